@@ -1,0 +1,1 @@
+"""Videos to training batches: decoding, preparation, the feed. No JAX in here."""

@@ -1,0 +1,1 @@
+"""The embedded demo: a rendered world of coloured shapes that move."""

@@ -1,0 +1,269 @@
+"""Captioned stills in groups of four, from which the demo's backbone learns to see.
+
+The four of a group differ in one thing alone and stand together in a batch: a plain
+random batch never makes a model look at where an object is.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from data_pipelines.demo import captions as words
+from data_pipelines.demo.drawing import (
+    BACKGROUNDS,
+    COLOURS,
+    SHAPES,
+    Drawing,
+    draw,
+)
+from data_pipelines.demo.world import (
+    CENTRES,
+    FAMILIES,
+    FRAMES,
+    GROUP,
+    RADII,
+    clip_drawing,
+    sample_group,
+)
+
+# What the attribute heads are asked for, and among how many answers.
+ATTRIBUTES = {
+    "size": len(words.SIZES),
+    "colour": len(COLOURS),
+    "shape": len(SHAPES),
+    "x": 3,
+    "y": 3,
+    "background": len(BACKGROUNDS),
+    "direction": len(words.DIRECTIONS),
+    "relation": len(words.RELATIONS),
+    "family": len(FAMILIES),
+}
+_COLOURS, _BACKGROUNDS = tuple(COLOURS), tuple(BACKGROUNDS)
+# Share of groups that are stills of events, and of the rest: pairs, arrows.
+_EVENTS, _PAIRS, _ARROWS = 0.3, 0.2, 0.12
+# Share of captions that name every attribute.
+_COMPLETE = 0.85
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """One or two objects at rest, by their index in the tables of names.
+
+    Attributes:
+        shape: of the first object.
+        colour: of the first object.
+        size: of the first object.
+        cell: of the 3x3 grid.
+        background: its colour.
+        direction: where an arrow points, in quarter turns from right.
+        other: (shape, colour, relation) of a second object, or None.
+    """
+
+    shape: int
+    colour: int
+    size: int
+    cell: int
+    background: int
+    direction: int = 0
+    other: tuple[int, int, int] | None = None
+
+
+def random_scene(rng: np.random.Generator, kind: str = "single") -> Scene:
+    """A scene of a kind: `single`, `arrow` or `pair`."""
+    scene = Scene(
+        shape=int(rng.integers(len(SHAPES) - 1)),
+        colour=int(rng.integers(len(_COLOURS))),
+        size=int(rng.integers(2)),
+        cell=int(rng.integers(9)),
+        background=int(rng.integers(len(_BACKGROUNDS))),
+        direction=int(rng.integers(4)),
+    )
+    if kind == "arrow":
+        return dataclasses.replace(scene, shape=SHAPES.index("arrow"))
+    if kind == "pair":
+        other = (
+            (scene.shape + 1 + int(rng.integers(len(SHAPES) - 2))) % (len(SHAPES) - 1),
+            (scene.colour + 1 + int(rng.integers(len(_COLOURS) - 1))) % len(_COLOURS),
+            int(rng.integers(4)),
+        )
+        return dataclasses.replace(scene, size=0, cell=4, other=other)
+    return scene
+
+
+def describe(
+    rng: np.random.Generator, scene: Scene, complete: bool
+) -> tuple[str, dict[str, int]]:
+    """A caption and the attributes it names."""
+    drop = 0.0 if complete else 0.5
+    named = {"colour": scene.colour, "shape": scene.shape}
+    size = ""
+    if scene.other is None and rng.random() >= drop:
+        named["size"], size = scene.size, words.SIZES[scene.size]
+    caption = words.thing(_COLOURS[scene.colour], SHAPES[scene.shape], size)
+    if SHAPES[scene.shape] == "arrow" and rng.random() >= drop:
+        named["direction"] = scene.direction
+        caption += f" pointing {words.DIRECTIONS[scene.direction]}"
+    if scene.other is not None:
+        shape, colour, relation = scene.other
+        named["relation"] = relation
+        second = words.thing(_COLOURS[colour], SHAPES[shape])
+        caption += f" {words.RELATIONS[relation]} {second}"
+    elif rng.random() >= drop:
+        named["x"], named["y"] = scene.cell % 3, scene.cell // 3
+        caption += f" at {words.place(scene.cell)}"
+    forms = words.templates(caption, _BACKGROUNDS[scene.background])
+    with_background = rng.random() >= drop
+    if with_background:
+        named["background"] = scene.background
+    return forms[2 * with_background + int(rng.integers(2))], named
+
+
+def scenes_drawing(rng: np.random.Generator, scenes: list[Scene]) -> Drawing:
+    """The drawing of scenes, each a little off its cell and size."""
+    count = len(scenes)
+    shape = np.zeros((count, 2), np.int64)
+    x, y, radius, angle = (np.zeros((count, 2)) for _ in range(4))
+    colour = np.zeros((count, 2, 3))
+    for n, scene in enumerate(scenes):
+        shape[n, 0] = scene.shape
+        x[n], y[n] = CENTRES[scene.cell % 3], CENTRES[scene.cell // 3]
+        radius[n, 0] = RADII[words.SIZES[scene.size]]
+        angle[n, 0] = scene.direction * math.pi / 2
+        colour[n, 0] = COLOURS[_COLOURS[scene.colour]]
+        if scene.other is not None:
+            shape[n, 1], paint, relation = scene.other
+            radius[n, 1] = RADII["small"]
+            colour[n, 1] = COLOURS[_COLOURS[paint]]
+            # left of, right of, above, below
+            axis, sign = (x, y)[relation // 2], (-1, 1)[relation % 2]
+            apart = rng.uniform(0.11, 0.35)
+            axis[n] += np.array([sign, -sign]) * apart
+    jitter = rng.uniform(-0.035, 0.035, (2, count, 1))
+    return Drawing(
+        shape=shape,
+        x=x + jitter[0],
+        y=y + jitter[1],
+        radius=radius * rng.uniform(0.92, 1.08, (count, 1)),
+        angle=angle,
+        colour=colour,
+        opacity=np.ones((count, 2)),
+        background=np.array(
+            [BACKGROUNDS[_BACKGROUNDS[scene.background]] for scene in scenes]
+        ),
+    )
+
+
+def _varied(rng: np.random.Generator, kind: str) -> list[Scene]:
+    """Four scenes that differ in one attribute."""
+    base = random_scene(rng, kind)
+    if kind == "pair":
+        shape, colour, relation = base.other or (0, 0, 0)
+        if rng.random() < 0.6:
+            return [
+                dataclasses.replace(base, other=(shape, colour, r)) for r in range(4)
+            ]
+        # The same two looks, swapped, either way round.
+        opposite = relation ^ 1
+        swapped = dataclasses.replace(base, shape=shape, colour=colour)
+        own = (base.shape, base.colour)
+        return [
+            base,
+            dataclasses.replace(base, other=(shape, colour, opposite)),
+            dataclasses.replace(swapped, other=(*own, relation)),
+            dataclasses.replace(swapped, other=(*own, opposite)),
+        ]
+    values = {
+        "colour": len(_COLOURS),
+        "cell": 9,
+        "background": len(_BACKGROUNDS),
+        **({"direction": 4} if kind == "arrow" else {"shape": len(SHAPES) - 1}),
+    }
+    choice = rng.choice([*values, "cell", "size", "direction" if kind == "arrow" else "shape"])
+    if choice == "size":
+        # Only two sizes, so two pairs that differ in the cell as well.
+        cells = rng.permutation(9)[:2]
+        return [
+            dataclasses.replace(base, size=size, cell=int(cell))
+            for cell in cells
+            for size in range(2)
+        ]
+    picked = rng.permutation(values[choice])[:GROUP]
+    return [dataclasses.replace(base, **{choice: int(value)}) for value in picked]
+
+
+def _events(rng: np.random.Generator, groups: int):
+    """Stills of clips at any moment, captioned as the clips."""
+    drawings, captions, named = [], [], []
+    for _ in range(groups):
+        # Two events, each with its variant; either direction of time, any moment, so
+        # that a word like "to" is never learned as what the last frame shows.
+        for _ in range(2):
+            clips = sample_group(rng)
+            for variant in range(2):
+                clip = clips[2 * variant + int(rng.integers(2))]
+                form = int(rng.integers(words.TEMPLATES))
+                sentence = clip.sentences[int(rng.integers(words.WORDINGS))]
+                captions.append(words.templates(sentence, clip.background)[form])
+                attributes = {"family": FAMILIES.index(clip.family)}
+                if form >= 2:
+                    attributes["background"] = _BACKGROUNDS.index(clip.background)
+                named.append(attributes)
+                drawings.append(clip_drawing(clip, rng.integers(FRAMES, size=1)))
+    return [_two_objects(drawing) for drawing in drawings], captions, named
+
+
+def _two_objects(drawing: Drawing) -> Drawing:
+    """Pads to two objects; the second is not drawn."""
+    if drawing.shape.shape[1] == 2:
+        return drawing
+    return Drawing(
+        **{
+            field: value
+            if field == "background"
+            else np.concatenate([value, np.zeros_like(value)], axis=1)
+            for field, value in vars(drawing).items()
+        }
+    )
+
+
+def sample_still_groups(
+    rng: np.random.Generator, groups: int, size: int = 48
+) -> tuple[np.ndarray, list[str], dict[str, np.ndarray]]:
+    """Stills in groups of four.
+
+    Args:
+        rng: source of everything random.
+        groups: number of groups.
+        size: height and width, pixels.
+
+    Returns:
+        Images `uint8 [4 * groups, size, size, 3]`, their captions, and each attribute's
+        index `int32 [4 * groups]`, -1 where the caption does not name it.
+    """
+    events = int(rng.binomial(groups, _EVENTS))
+    drawings, captions, named = _events(rng, events)
+    scenes = []
+    for _ in range(groups - events):
+        draw_kind = rng.random()
+        kind = "single"
+        if draw_kind < _PAIRS + _ARROWS:
+            kind = "pair" if draw_kind < _PAIRS else "arrow"
+        scenes += _varied(rng, kind)
+    for scene in scenes:
+        caption, attributes = describe(rng, scene, rng.random() < _COMPLETE)
+        captions.append(caption)
+        named.append(attributes)
+    if scenes:
+        drawings.append(scenes_drawing(rng, scenes))
+    whole = Drawing(
+        **{
+            field: np.concatenate([getattr(drawing, field) for drawing in drawings])
+            for field in vars(drawings[0])
+        }
+    )
+    attributes = {
+        name: np.array([x.get(name, -1) for x in named], np.int32)
+        for name in ATTRIBUTES
+    }
+    return draw(whole, size), captions, attributes

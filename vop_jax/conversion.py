@@ -1,0 +1,156 @@
+"""Name and layout conversion as data: records, and one engine for both ways.
+
+A record says where a tensor of a PyTorch model lands in the parameter tree. The engine
+is strict both ways: a source that no record wants and a target that no source fills are
+errors that list both sides.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from data_pipelines.errors import UserError
+from flax import traverse_util
+
+# What stands for the layer number in a source name and in a target path. The last
+# layer is stored apart from the stacked others, see `towers`.
+LAYER = "{layer}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A change of layout and its inverse, given the leaf's target shape."""
+
+    forward: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+    inverse: Callable[[np.ndarray], np.ndarray]
+
+
+def _matrix(x: np.ndarray) -> np.ndarray:
+    """[in, heads, d] or [heads, d, out] or [in, out] -> PyTorch's [out, in]."""
+    return x.reshape(x.shape[0], -1).T
+
+
+SAME = Layout(lambda x, shape: x.reshape(shape), lambda x: x)
+FLAT = Layout(lambda x, shape: x.reshape(shape), lambda x: x.reshape(-1))
+LINEAR = Layout(lambda x, shape: x.T.reshape(shape), _matrix)
+LINEAR_OUT = Layout(
+    lambda x, shape: x.T.reshape(shape), lambda x: x.reshape(-1, x.shape[-1]).T
+)
+CONVOLUTION = Layout(
+    lambda x, shape: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1)
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One tensor: its PyTorch name, its path in the tree, and the layout between.
+
+    Attributes:
+        source: name, with `{layer}` where there is one per layer.
+        target: path with `/`, with `{layer}` where it is a tower's layer.
+        layout: how the tensor is rearranged.
+    """
+
+    source: str
+    target: str
+    layout: Layout = SAME
+
+
+def _places(record: Record, layers: int) -> Iterable[tuple[str, str, int | None]]:
+    """Yields (source name, target path, index on the stacked axis or None)."""
+    if LAYER not in record.source:
+        yield record.source, record.target, None
+        return
+    for i in range(layers):
+        source = record.source.replace(LAYER, str(i))
+        if i == layers - 1:
+            yield source, record.target.replace(LAYER, "last_layer"), None
+        else:
+            yield source, record.target.replace(LAYER, "layers"), i
+
+
+def to_tree(
+    records: Sequence[Record],
+    names: Iterable[str],
+    read: Callable[[str], np.ndarray],
+    shapes: Mapping[str, tuple[int, ...]],
+    layers: Callable[[Record], int],
+    where: str,
+) -> dict[str, Any]:
+    """Fills a parameter tree from named tensors.
+
+    Args:
+        records: the conversion.
+        names: all names there are; one that no record wants is an error.
+        read: gives a tensor by name.
+        shapes: target path -> shape, the stacked axis included.
+        layers: the number of layers of a record's tower.
+        where: what to call the source in an error.
+
+    Returns:
+        The nested tree, float32.
+
+    Raises:
+        UserError: names missing or left over, or a shape that does not fit.
+    """
+    left = set(names)
+    missing, tree = [], {}
+    for path, shape in shapes.items():
+        tree[path] = np.empty(shape, np.float32)
+    filled = set()
+    for record in records:
+        for source, target, index in _places(record, layers(record)):
+            if source not in left:
+                missing.append(source)
+                continue
+            left.remove(source)
+            filled.add(target)
+            value = np.asarray(read(source))
+            whole = tree[target]
+            shape = whole.shape if index is None else whole.shape[1:]
+            try:
+                placed = record.layout.forward(value, shape)
+                if placed.shape != shape:
+                    raise ValueError(placed.shape)
+            except ValueError:
+                raise UserError(
+                    f"{where}: {source} has shape {list(value.shape)}, which does not "
+                    f"fit {target} {list(shape)}; is config.json the one of this file?"
+                ) from None
+            whole[... if index is None else index] = placed
+    unfilled = [path for path in shapes if path not in filled]
+    if missing or left or unfilled:
+        raise UserError(
+            f"{where} is not this model: missing {_few(missing)}; "
+            f"left over {_few(sorted(left))}; unfilled {_few(unfilled)}"
+        )
+    return traverse_util.unflatten_dict(tree, sep="/")
+
+
+def to_names(
+    records: Sequence[Record],
+    tree: Mapping[str, Any],
+    layers: Callable[[Record], int],
+) -> dict[str, np.ndarray]:
+    """The inverse of `to_tree`: named tensors in PyTorch's layout."""
+    flat = traverse_util.flatten_dict(dict(tree), sep="/")
+    named, used = {}, set()
+    for record in records:
+        for source, target, index in _places(record, layers(record)):
+            value = np.asarray(flat[target])
+            used.add(target)
+            value = record.layout.inverse(value if index is None else value[index])
+            named[source] = np.ascontiguousarray(value)
+    unused = sorted(set(flat) - used)
+    if unused:
+        raise UserError(f"no record writes {_few(unused)}")
+    return named
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    if not names:
+        return "nothing"
+    shown = ", ".join(names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"

@@ -1,0 +1,99 @@
+"""The mesh, and where each array lives on it."""
+
+import dataclasses
+import re
+from typing import Any
+
+import jax
+import numpy as np
+from data_pipelines.errors import UserError
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+BATCH = P(("data", "fsdp"))
+
+# (pattern of a leaf's path, the spec of its last axes). A leaf that none matches, or
+# whose axis does not divide, is replicated: prompts, norms and biases are small.
+_RULES = (
+    (r".*/attention/(query|key|value)/kernel", P("fsdp", None, None)),
+    (r".*/attention/out/kernel", P(None, None, "fsdp")),
+    (r".*/mlp/fc_[12]/kernel", P("fsdp", None)),
+    (r".*/text/token_embedding", P(None, "fsdp")),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How many devices each axis of the mesh has.
+
+    Attributes:
+        data: groups that hold a copy of the parameters each; -1 takes what is left.
+        fsdp: devices over which one copy of the parameters is split.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+
+
+def make_mesh(config: MeshConfig, devices: Any = None) -> Mesh:
+    """The mesh `(data, fsdp)` over all devices.
+
+    Raises:
+        UserError: the numbers do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    data = config.data if config.data > 0 else len(devices) // max(config.fsdp, 1)
+    if data * config.fsdp != len(devices):
+        raise UserError(
+            f"config.mesh asks for data={config.data} times fsdp={config.fsdp} devices "
+            f"but there are {len(devices)}; set config.mesh.data=-1 to take them all"
+        )
+    return Mesh(
+        np.asarray(devices).reshape(data, config.fsdp),
+        ("data", "fsdp"),
+        # Explicit axes, today's default, want annotations inside Linen's modules.
+        axis_types=(AxisType.Auto,) * 2,
+    )
+
+
+def tree_shardings(mesh: Mesh, tree: Any) -> Any:
+    """The sharding of each leaf of a variable tree or an optimizer state."""
+
+    def place(path: Any, leaf: Any) -> NamedSharding:
+        name = "/" + "/".join(str(getattr(key, "key", key)) for key in path)
+        return NamedSharding(mesh, _spec(mesh, name, tuple(leaf.shape)))
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def _spec(mesh: Mesh, path: str, shape: tuple[int, ...]) -> P:
+    for pattern, last_axes in _RULES:
+        if re.fullmatch(pattern, path) and len(shape) >= len(last_axes):
+            spec = (*(None,) * (len(shape) - len(last_axes)), *last_axes)
+            fits = all(
+                axis is None or size % mesh.shape[axis] == 0
+                for axis, size in zip(spec, shape, strict=True)
+            )
+            return P(*spec) if fits else P()
+    return P()
+
+
+def put_tree(mesh: Mesh, tree: Any) -> Any:
+    """Places a tree that every process holds whole."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.make_array_from_callback(
+            leaf.shape, sharding, lambda index: leaf[index]
+        ),
+        tree,
+        tree_shardings(mesh, tree),
+    )
+
+
+def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Places this process's share of a global batch, split over all devices."""
+    sharding = NamedSharding(mesh, BATCH)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, value)
+        for name, value in batch.items()
+    }
+

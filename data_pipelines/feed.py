@@ -180,10 +180,8 @@ class TrainFeed:
         epoch, within = step // self.steps_per_epoch, step % self.steps_per_epoch
         positions = within * per_batch + tf.range(per_batch, dtype=tf.int64)
         key = tf.stack([tf.cast(self._seed, tf.int64), epoch])
-        # One seed for all positions: the permutation of the epoch.
-        chosen = tf.random.experimental.index_shuffle(
-            positions, tf.tile(key[None], [per_batch, 1]), tf.cast(self._units - 1, tf.int64)
-        )
+        last = tf.cast(self._units - 1, tf.int64)
+        chosen = tf.random.experimental.index_shuffle(positions, key, last)
         if self._epoch_of == "pairs":
             return tf.gather(self._split.video_of_caption, chosen), chosen
         members = tf.range(self._group_size, dtype=tf.int64)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import absl.logging
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -45,8 +46,10 @@ def quiet_libraries() -> None:
     # Without torch, transformers says on every import what it cannot do.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    for name in ("absl", "tensorflow", "orbax", "transformers", "jax", "etils"):
+    for name in ("tensorflow", "orbax", "transformers", "jax", "etils"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # absl's own level, which parsing its flags sets anew from the flag.
+    absl.logging.set_verbosity(absl.logging.ERROR)
 
 
 def say(text: str) -> None:

@@ -7,6 +7,7 @@ on-disk form of a backbone.
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,7 +118,15 @@ def abstract_params(size: ClipSize) -> dict[str, Any]:
     ]
 
 
-def _layers(size: ClipSize):
+def param_shapes(size: ClipSize) -> dict[str, tuple[int, ...]]:
+    """The shape of each leaf of `params` by its path."""
+    flat = traverse_util.flatten_dict(abstract_params(size), sep="/")
+    return {path: leaf.shape for path, leaf in flat.items()}
+
+
+def layer_count(size: ClipSize) -> Callable[[Record], int]:
+    """The number of layers of the tower that a record belongs to."""
+
     def count(record: Record) -> int:
         tower = size.vision if record.target.startswith("vision") else size.text
         return tower.layers
@@ -139,17 +148,16 @@ def load_backbone(folder: str | Path) -> Backbone:
             f"{path} is missing; a backbone is a Hugging Face CLIP folder with "
             f"config.json and {WEIGHTS}"
         )
-    shapes = {
-        name: leaf.shape
-        for name, leaf in traverse_util.flatten_dict(
-            abstract_params(size), sep="/"
-        ).items()
-    }
     try:
         with safe_open(path, framework="numpy") as file:
             names = [name for name in file.keys() if name not in _IGNORED]  # noqa: SIM118
             params = to_tree(
-                RECORDS, names, file.get_tensor, shapes, _layers(size), str(path)
+                RECORDS,
+                names,
+                file.get_tensor,
+                param_shapes(size),
+                layer_count(size),
+                str(path),
             )
     except SafetensorError as error:
         raise UserError(f"{path} is damaged ({error}); fetch it again") from None
@@ -162,7 +170,10 @@ def save_backbone(
     """Writes config.json and model.safetensors of a Hugging Face CLIP folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    named = to_names(RECORDS, params, _layers(size))
+    paths = traverse_util.flatten_dict(dict(params), sep="/").keys()
+    if paths != param_shapes(size).keys():
+        raise ValueError("the parameters are not those of the size")
+    named = to_names(RECORDS, params, layer_count(size))
     safetensors.numpy.save_file(
         {name: value.astype(dtype) for name, value in named.items()},
         folder / WEIGHTS,

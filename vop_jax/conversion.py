@@ -84,7 +84,8 @@ def to_tree(
         records: the conversion.
         names: all names there are; one that no record wants is an error.
         read: gives a tensor by name.
-        shapes: target path -> shape, the stacked axis included.
+        shapes: target path -> shape, the stacked axis included; other targets of the
+            records are left alone.
         layers: the number of layers of a record's tower.
         where: what to call the source in an error.
 
@@ -101,6 +102,8 @@ def to_tree(
     filled = set()
     for record in records:
         for source, target, index in _places(record, layers(record)):
+            if target not in shapes:
+                continue
             if source not in left:
                 missing.append(source)
                 continue
@@ -133,11 +136,16 @@ def to_names(
     tree: Mapping[str, Any],
     layers: Callable[[Record], int],
 ) -> dict[str, np.ndarray]:
-    """The inverse of `to_tree`: named tensors in PyTorch's layout."""
+    """The inverse of `to_tree`: named tensors in PyTorch's layout.
+
+    A part of a tree gives a part of the names; a leaf that no record knows is an error.
+    """
     flat = traverse_util.flatten_dict(dict(tree), sep="/")
     named, used = {}, set()
     for record in records:
         for source, target, index in _places(record, layers(record)):
+            if target not in flat:
+                continue
             value = np.asarray(flat[target])
             used.add(target)
             value = record.layout.inverse(value if index is None else value[index])
@@ -146,6 +154,19 @@ def to_names(
     if unused:
         raise UserError(f"no record writes {_few(unused)}")
     return named
+
+
+def targets_of(
+    records: Sequence[Record], names: Iterable[str], layers: Callable[[Record], int]
+) -> set[str]:
+    """The target paths that named tensors belong to."""
+    wanted = set(names)
+    return {
+        target
+        for record in records
+        for source, target, _ in _places(record, layers(record))
+        if source in wanted
+    }
 
 
 def _few(names: Sequence[str]) -> str:

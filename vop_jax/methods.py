@@ -43,7 +43,7 @@ class Method:
     context_length: int = 0
     joint_layers: bool = False
 
-    def prompt_config(self, layers: int, num_frames: int) -> PromptConfig:
+    def prompt_config(self, layers: int) -> PromptConfig:
         """The method's prompts on a vision tower of that many layers.
 
         The paper splits 12 layers after the 8th; the demo's 4 after the 3rd.
@@ -56,7 +56,6 @@ class Method:
             context_length=self.context_length,
             joint_length=self.text_length if joint else 0,
             split_layer=layers - joint if joint else -1,
-            num_frames=num_frames,
         )
 
 

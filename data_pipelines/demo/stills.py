@@ -41,7 +41,7 @@ ATTRIBUTES = {
 }
 _COLOURS, _BACKGROUNDS = tuple(COLOURS), tuple(BACKGROUNDS)
 # Share of groups that are stills of events, and of the rest: pairs, arrows.
-_EVENTS, _PAIRS, _ARROWS = 0.3, 0.2, 0.12
+_EVENTS, _PAIRS, _ARROWS = 0.1, 0.2, 0.12
 # Share of captions that name every attribute.
 _COMPLETE = 0.85
 

@@ -21,6 +21,8 @@ from data_pipelines.demo.drawing import (
 
 FRAMES = 24
 GROUP = 4
+# Groups that share a cast.
+CAST_GROUPS = 4
 SPLITS = {"train": 640, "validation": 96, "test": 256}
 RADII = {"small": 0.085, "large": 0.15}
 # Centres of the 3x3 grid's cells; the gaps between them keep the phrases apart.
@@ -75,6 +77,25 @@ class ClipSpec:
     background: str
     tracks: tuple[Track, ...]
     sentences: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cast:
+    """What the groups of a scene have in common.
+
+    Attributes:
+        shape: of the main object (an arrow where the event is a swing).
+        colour: of the main object.
+        size: of the main object.
+        cell: where things happen that happen in one place.
+        background: name of the colour.
+    """
+
+    shape: str
+    colour: str
+    size: str
+    cell: int
+    background: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,12 +197,22 @@ _PLAIN = SHAPES[:-1]
 _COLOURS = tuple(COLOURS)
 
 
+def sample_cast(rng: np.random.Generator) -> Cast:
+    """A random cast."""
+    return Cast(*_looks(rng), int(rng.integers(9)), _pick(rng, tuple(BACKGROUNDS)))
+
+
 def _looks(rng) -> tuple[str, str, str]:
     return _pick(rng, _PLAIN), _pick(rng, _COLOURS), _pick(rng, words.SIZES)
 
 
-def _move(rng) -> tuple[_Event, _Event]:
-    shape, colour, size = _looks(rng)
+def _others(rng, values, value, count):
+    """Different values, none of them the given one."""
+    return _pick(rng, [x for x in values if x != value], count)
+
+
+def _move(rng, cast: Cast) -> tuple[_Event, _Event]:
+    shape, colour, size = cast.shape, cast.colour, cast.size
     start, other, end = _pick(rng, range(9), 3)
 
     def event(a, b):
@@ -199,9 +230,9 @@ def _move(rng) -> tuple[_Event, _Event]:
     return event(start, end), event(other, end)
 
 
-def _turn(rng) -> tuple[_Event, _Event]:
+def _turn(rng, cast: Cast) -> tuple[_Event, _Event]:
     # Two legs along a rectangle: the variant swaps them, so both ends are the same.
-    shape, colour, size = _looks(rng)
+    shape, colour, size = cast.shape, cast.colour, cast.size
     rows, columns = _pick(rng, range(3), 2), _pick(rng, range(3), 2)
     a, c = 3 * rows[0] + columns[0], 3 * rows[1] + columns[1]
     corners = _pick(rng, (3 * rows[0] + columns[1], 3 * rows[1] + columns[0]), 2)
@@ -222,11 +253,11 @@ def _turn(rng) -> tuple[_Event, _Event]:
     return event(corners[0]), event(corners[1])
 
 
-def _size(rng) -> tuple[_Event, _Event]:
+def _size(rng, cast: Cast) -> tuple[_Event, _Event]:
     # A thing that has grown and one that has appeared end alike; so do their starts
     # when run backwards.
-    shape, colour, end = _looks(rng)
-    cell = int(rng.integers(9))
+    shape, colour, cell = cast.shape, cast.colour, cast.cell
+    end = _pick(rng, words.SIZES)
     noun = f"{words.thing(colour, shape)} at {words.place(cell)}"
     other = "small" if end == "large" else "large"
     verbs = words.GROWS if end == "large" else words.GROWS[::-1]
@@ -246,9 +277,9 @@ def _size(rng) -> tuple[_Event, _Event]:
     return grown, appeared
 
 
-def _swing(rng) -> tuple[_Event, _Event]:
-    colour, size = _pick(rng, _COLOURS), _pick(rng, words.SIZES)
-    cell, end = int(rng.integers(9)), int(rng.integers(4))
+def _swing(rng, cast: Cast) -> tuple[_Event, _Event]:
+    colour, size, cell = cast.colour, cast.size, cast.cell
+    end = int(rng.integers(4))
     noun = f"{words.thing(colour, 'arrow', size)} at {words.place(cell)}"
 
     def event(quarter):
@@ -269,10 +300,9 @@ def _swing(rng) -> tuple[_Event, _Event]:
     return event(first), event(second)
 
 
-def _colour(rng) -> tuple[_Event, _Event]:
-    shape, _, size = _looks(rng)
-    start, other, end = _pick(rng, _COLOURS, 3)
-    cell = int(rng.integers(9))
+def _colour(rng, cast: Cast) -> tuple[_Event, _Event]:
+    shape, size, cell, end = cast.shape, cast.size, cast.cell, cast.colour
+    start, other = _others(rng, _COLOURS, end, 2)
 
     def event(a):
         noun = f"a {size} {shape} at {words.place(cell)}"
@@ -287,14 +317,15 @@ def _colour(rng) -> tuple[_Event, _Event]:
     return event(start), event(other)
 
 
-def _sequence(rng) -> tuple[_Event, _Event]:
-    cell = int(rng.integers(9))
-    looks = []
+def _sequence(rng, cast: Cast) -> tuple[_Event, _Event]:
+    cell = cast.cell
+    end = (cast.shape, cast.colour, cast.size)
+    looks = [end]
     while len(looks) < 3:
         look = _looks(rng)
         if look not in looks:
             looks.append(look)
-    start, other, end = looks
+    _, start, other = looks
     # The change falls between frames 11 and 12.
     before = ((0.49, 1.0), (0.51, 0.0))
     after = ((0.49, 0.0), (0.51, 1.0))
@@ -318,9 +349,10 @@ def _sequence(rng) -> tuple[_Event, _Event]:
     return event(start), event(other)
 
 
-def _gather(rng) -> tuple[_Event, _Event]:
+def _gather(rng, cast: Cast) -> tuple[_Event, _Event]:
     # Two things end side by side; both came, or only one of them did.
-    shapes, colours = _pick(rng, _PLAIN, 2), _pick(rng, _COLOURS, 2)
+    shapes = [cast.shape, *_others(rng, _PLAIN, cast.shape, 1)]
+    colours = [cast.colour, *_others(rng, _COLOURS, cast.colour, 1)]
     axis = "xy"[int(rng.integers(2))]
     nouns = [words.thing(c, s) for c, s in zip(colours, shapes, strict=True)]
 
@@ -354,13 +386,13 @@ FAMILIES = ("move", "turn", "size", "appear", "swing", "colour", "sequence", "ga
 
 
 def sample_group(
-    rng: np.random.Generator, group: int = 0, kind: int | None = None
+    rng: np.random.Generator, group: int = 0, cast: Cast | None = None
 ) -> list[ClipSpec]:
     """Four clips: a clip, its twin, the variant, the variant's twin."""
-    kind = int(rng.integers(len(EVENTS))) if kind is None else kind
-    background = _pick(rng, tuple(BACKGROUNDS))
+    cast = cast or sample_cast(rng)
+    event_of = EVENTS[int(rng.integers(len(EVENTS)))]
     clips = []
-    for variant, event in enumerate(EVENTS[kind](rng)):
+    for variant, event in enumerate(event_of(rng, cast)):
         for twin, says in enumerate((event.forwards, event.backwards)):
             clips.append(
                 ClipSpec(
@@ -369,7 +401,7 @@ def sample_group(
                     group,
                     twin,
                     variant,
-                    background,
+                    cast.background,
                     event.tracks,
                     says,
                 )
@@ -380,22 +412,26 @@ def sample_group(
 def sample_clips(seed: int = 0) -> dict[str, list[ClipSpec]]:
     """The clips of each split, group after group.
 
-    No sentence occurs twice, in one split or over two, so that a caption has one right
-    clip and a test caption was never trained on.
+    Four groups have one cast, so that to know what is where does not find a clip: what
+    happens does. No sentence occurs twice, in one split or over two, so that a caption
+    has one right clip and a test caption was never trained on.
     """
     rng = np.random.default_rng(seed)
     seen: set[str] = set()
     splits: dict[str, list[ClipSpec]] = {}
     group = 0
+    cast = sample_cast(rng)
     for split, count in SPLITS.items():
         clips: list[ClipSpec] = []
         while len(clips) < count:
-            fresh = sample_group(rng, group, group % len(EVENTS))
+            fresh = sample_group(rng, group, cast)
             sentences = {clip.sentences[0] for clip in fresh}
             if len(sentences) < GROUP or sentences & seen:
                 continue
             seen |= sentences
             clips += fresh
             group += 1
+            if group % CAST_GROUPS == 0:
+                cast = sample_cast(rng)
         splits[split] = clips
     return splits

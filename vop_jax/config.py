@@ -1,0 +1,150 @@
+"""The configuration as it comes from the command line, checked and given types."""
+
+import dataclasses
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from data_pipelines.datasets import find_dataset
+from data_pipelines.errors import UserError
+
+from vop_jax.demo import BACKBONE
+from vop_jax.methods import Method, find_method
+from vop_jax.metrics import TIES
+from vop_jax.optimizer import OptimizerConfig
+from vop_jax.prompts import PromptConfig
+from vop_jax.sharding import MeshConfig
+from vop_jax.towers import ComputeConfig
+
+SHORT_FORM = ("method", "dataset", "backbone")
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A run's configuration; the fields are those of `configs/vop.py`."""
+
+    method: str
+    dataset: str
+    backbone: str
+    data_dir: str
+    seed: int
+    epochs: int
+    batch_size: int
+    group_size: int
+    epoch_of: str
+    num_frames: int
+    renormalize_video: bool
+    ties: str
+    prompts: PromptConfig
+    optimizer: OptimizerConfig
+    compute: ComputeConfig
+    mesh: MeshConfig
+    log_every: int
+    save_every: int
+    keep_checkpoints: int
+    evaluation_batch_size: int
+
+    @property
+    def row(self) -> Method:
+        """The method's row of the table."""
+        return find_method(self.method)
+
+    @property
+    def backbone_folder(self) -> Path:
+        """The folder of the backbone."""
+        return BACKBONE if self.backbone == "demo" else Path(self.backbone)
+
+    def as_json(self) -> dict[str, Any]:
+        """The configuration as JSON values."""
+        return dataclasses.asdict(self)
+
+
+def parse_short_form(text: str) -> dict[str, str]:
+    """`key=value,...` behind the configuration's path.
+
+    Raises:
+        UserError: not of this form, or another key.
+    """
+    keys = {}
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or key not in SHORT_FORM:
+            raise UserError(
+                f"{part!r} is not key=value with one of the keys {', '.join(SHORT_FORM)};"
+                " any other field is set by --config.FIELD=VALUE"
+            )
+        keys[key] = value
+    return keys
+
+
+def check_config(values: dict[str, Any]) -> RunConfig:
+    """Checks the configuration's values.
+
+    Args:
+        values: nested, as from `ConfigDict.to_dict()`.
+
+    Raises:
+        UserError: a field missing, unknown, of a wrong type or out of its range.
+    """
+    prompts = values.get("prompts", {}) | {"num_frames": values.get("num_frames")}
+    config = _fill(RunConfig, values | {"prompts": prompts}, "config")
+    find_method(config.method)
+    find_dataset(config.dataset)
+    for name in ("epochs", "batch_size", "group_size", "num_frames", "log_every"):
+        _require(getattr(config, name) >= 1, f"config.{name} must be at least 1")
+    for name in ("save_every", "keep_checkpoints", "evaluation_batch_size"):
+        _require(getattr(config, name) >= 1, f"config.{name} must be at least 1")
+    _require(config.ties in TIES, f"config.ties must be one of {', '.join(TIES)}")
+    _require(
+        config.compute.dtype in ("float32", "bfloat16"),
+        "config.compute.dtype must be float32 or bfloat16",
+    )
+    prompts = config.prompts
+    for name in ("text", "video", "position", "context", "joint"):
+        length = getattr(prompts, f"{name}_length")
+        _require(length >= 0, f"config.prompts.{name}_length must not be negative")
+    _require(prompts.first_layer >= 1, "config.prompts.first_layer counts from 1")
+    _require(
+        prompts.last_layer == 0 or prompts.last_layer >= prompts.first_layer,
+        "config.prompts.last_layer must not be before first_layer (0: the last)",
+    )
+    optimizer = config.optimizer
+    _require(
+        optimizer.learning_rate > 0, "config.optimizer.learning_rate must be positive"
+    )
+    _require(
+        0 <= optimizer.warmup <= 1, "config.optimizer.warmup is a share between 0 and 1"
+    )
+    return config
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise UserError(message)
+
+
+def _fill(kind: type[T], values: dict[str, Any], where: str) -> T:
+    """A dataclass from a dictionary, strictly."""
+    types = typing.get_type_hints(kind)
+    unknown = sorted(set(values) - set(types))
+    missing = sorted(set(types) - set(values))
+    if unknown or missing:
+        raise UserError(
+            f"{where} has no field {', '.join(unknown)}"
+            if unknown
+            else f"{where} lacks the field {', '.join(missing)}"
+        )
+    filled = {}
+    for name, wanted in types.items():
+        value = values[name]
+        if dataclasses.is_dataclass(wanted):
+            value = _fill(typing.cast(type, wanted), value, f"{where}.{name}")
+        elif wanted is float and type(value) is int:
+            value = float(value)
+        elif type(value) is not wanted:
+            raise UserError(
+                f"{where}.{name} is {value!r}; it must be of type {wanted.__name__}"
+            )
+        filled[name] = value
+    return kind(**filled)

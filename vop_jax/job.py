@@ -1,0 +1,110 @@
+"""The main job: train, evaluate, export, report."""
+
+import json
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from data_pipelines.terminal import say, table
+
+from vop_jax.config import RunConfig
+from vop_jax.methods import paths
+from vop_jax.report import examples, write_report
+from vop_jax.run import Run
+from vop_jax.run_folder import RunFolder, write_atomically
+from vop_jax.train import train
+from vop_jax.tuned import save_tuned
+
+
+class _Clock:
+    """Wall and CPU seconds of the job's parts."""
+
+    def __init__(self):
+        self.parts: dict[str, dict[str, float]] = {}
+        self._last = time.perf_counter(), time.process_time()
+
+    def part(self, name: str) -> None:
+        """Ends a part."""
+        now = time.perf_counter(), time.process_time()
+        self.parts[name] = {
+            kind: round(b - a, 2)
+            for kind, a, b in zip(
+                ("wall_seconds", "cpu_seconds"), self._last, now, strict=True
+            )
+        }
+        self._last = now
+
+
+def run_job(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+    """Trains and evaluates a configuration; returns what `results.json` holds."""
+    clock = _Clock()
+    run = Run(config, folder)
+    clock.part("prepare")
+    if run.leaves:
+        run.show_trained()
+    untuned = run.evaluate_untuned()
+    clock.part("evaluate untuned")
+    variables = train(run)
+    clock.part("train")
+    similarity = untuned
+    if run.leaves:
+        similarity = run.similarity(run.model, variables, "test")
+        run.record(config.method, similarity, run.trained_count)
+    clock.part("evaluate tuned")
+    if jax.process_index() == 0:
+        _write(run, variables, similarity, clock)
+    return run.results[config.method]
+
+
+def _write(run: Run, variables: Any, similarity: np.ndarray, clock: _Clock) -> None:
+    config, folder = run.config, run.folder
+    folder.start(config.as_json())
+    if run.leaves:
+        flat, chosen = paths(variables), paths(run.mask)
+        leaves = {
+            name: np.asarray(value) for name, value in flat.items() if chosen[name]
+        }
+        metadata = {
+            "method": config.method,
+            "num_frames": config.num_frames,
+            "split_layer": config.prompts.split(run.backbone.size.vision.layers),
+            "text_layout": "prefix",
+            "backbone_sha256": run.backbone.sha256,
+        }
+        save_tuned(folder.tuned, leaves, run.backbone.size, metadata)
+    results = run.results[config.method]
+    write_report(
+        folder,
+        config=config.as_json(),
+        results=run.results,
+        trained=run.leaves,
+        shown=examples(similarity, run.data.splits["test"]),
+    )
+    clock.part("export and report")
+    others = {k: v for k, v in run.results.items() if k != config.method}
+    write_atomically(
+        folder.results,
+        json.dumps(results | {"compared_with": others, "seconds": clock.parts}, indent=1),
+    )
+    _show(run, clock)
+
+
+def _show(run: Run, clock: _Clock) -> None:
+    rows = []
+    for name, figures in run.results.items():
+        t2v, v2t = figures["t2v"], figures["v2t"]
+        cells = [t2v["R@1"], t2v["R@5"], t2v["R@10"], t2v["MdR"], v2t["R@1"]]
+        for order in ("twins", "same_end"):
+            if order in figures:
+                cells.append((figures[order]["t2v"] + figures[order]["v2t"]) / 2)
+        rows.append([name, *(f"{cell:.1f}" for cell in cells)])
+    columns = ["", "t2v R@1", "R@5", "R@10", "MdR", "v2t R@1", "twins", "same end"]
+    title = f"{run.config.dataset}, test split, {len(rows)} models"
+    table(title, columns[: len(rows[0])], rows)
+    table(
+        "seconds",
+        ["part", "wall", "CPU"],
+        [[name, *(f"{x:.1f}" for x in took.values())] for name, took in clock.parts.items()],
+    )
+    say(f"page: {run.folder.report}")

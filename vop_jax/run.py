@@ -1,0 +1,176 @@
+"""What a run works with: model, data, what trains, where its files go."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from data_pipelines.datasets import find_dataset
+from data_pipelines.errors import UserError
+from data_pipelines.feed import Split, TrainFeed, load_split
+from data_pipelines.prepare import prepare, prepared_path
+from data_pipelines.terminal import table
+
+from vop_jax.backbone import Backbone, load_backbone
+from vop_jax.config import RunConfig
+from vop_jax.dual_encoder import DualEncoder
+from vop_jax.evaluate import Embedder, score
+from vop_jax.methods import count_trained, select, trained_leaves, trained_mask
+from vop_jax.run_folder import RunFolder
+from vop_jax.sharding import make_mesh, put_tree
+from vop_jax.tokenizer import load_tokenizer
+
+
+class Data(NamedTuple):
+    """A data set in memory: splits and the token ids of their captions."""
+
+    splits: dict[str, Split]
+    ids: dict[str, np.ndarray]
+
+
+def load_data(config: RunConfig, backbone: Backbone) -> Data:
+    """Reads the prepared data set; the embedded demo is rendered where it is missing."""
+    dataset, size = find_dataset(config.dataset), backbone.size.image_size
+    place = (config.dataset, config.data_dir, config.num_frames, size)
+    path = prepared_path(*place)
+    if dataset.rendered and not path.is_dir() and jax.process_index() == 0:
+        prepare(place[0], place[1], num_frames=place[2], image_size=place[3])
+    if not path.is_dir():
+        raise UserError(
+            f"{path} is missing; run python -m data_pipelines.prepare "
+            f"--dataset={config.dataset} --output={config.data_dir} with the videos"
+        )
+    tokenize = load_tokenizer(backbone.folder, backbone.size)
+    splits, ids = {}, {}
+    for name in ("train", "validation", "test"):
+        splits[name] = load_split(path, name)
+        ids[name] = tokenize(splits[name].captions)
+    return Data(splits, ids)
+
+
+def build_model(config: RunConfig, backbone: Backbone) -> DualEncoder:
+    """The prompted model of a configuration.
+
+    Raises:
+        UserError: prompts that do not fit the backbone's layers.
+    """
+    prompts = config.prompts
+    for tower in ("vision", "text"):
+        layers = getattr(backbone.size, tower).layers
+        if prompts.first_layer > layers:
+            raise UserError(
+                f"config.prompts.first_layer is {prompts.first_layer}, but the {tower} "
+                f"tower has {layers} layers"
+            )
+    layers = backbone.size.vision.layers
+    if prompts.split_layer > layers or prompts.last_layer > layers:
+        raise UserError(
+            f"config.prompts.split_layer ({prompts.split_layer}) and last_layer "
+            f"({prompts.last_layer}) must be at most the vision tower's {layers} layers"
+        )
+    return DualEncoder(
+        backbone.size, prompts, config.compute, config.renormalize_video
+    )
+
+
+def initial_variables(
+    model: DualEncoder, backbone: Backbone, seed: int
+) -> dict[str, Any]:
+    """The backbone's weights and freshly drawn prompts."""
+    size = backbone.size.image_size
+    frames = jnp.zeros((1, model.prompt_config.num_frames, size, size, 3), jnp.uint8)
+    ids = jnp.full((1, 2), backbone.size.eos_id)
+    key = jax.random.key(seed)
+    # Compiled, so that the backbone's random weights, which nobody asked for, are not
+    # drawn at all.
+    prompts = jax.jit(
+        lambda key: model.init({"params": key, "prompts": key}, frames, ids).get(
+            "prompts", {}
+        )
+    )(key)
+    variables: dict[str, Any] = {"params": backbone.params}
+    return variables | ({"prompts": prompts} if prompts else {})
+
+
+class Run:
+    """Everything a run holds between its parts.
+
+    Args:
+        config: its configuration.
+        folder: where its files go.
+    """
+
+    def __init__(self, config: RunConfig, folder: RunFolder):
+        self.config, self.folder = config, folder
+        folder.check(config.as_json())
+        self.mesh = make_mesh(config.mesh)
+        self.backbone = load_backbone(config.backbone_folder)
+        self.model = build_model(config, self.backbone)
+        self.data = load_data(config, self.backbone)
+        variables = initial_variables(self.model, self.backbone, config.seed)
+        self.mask = trained_mask(variables, config.row.trained)
+        self.leaves = trained_leaves(variables, self.mask)
+        self.trained_count = count_trained(variables, self.mask)
+        self.frozen = put_tree(
+            self.mesh, select(variables, self.mask, trained=False)
+        )
+        self.trainable = select(variables, self.mask, trained=True)
+        self.results: dict[str, dict[str, Any]] = {}
+
+    def feed(self) -> TrainFeed:
+        """The training feed of this process."""
+        config = self.config
+        return TrainFeed(
+            self.data.splits["train"],
+            self.data.ids["train"],
+            batch_size=config.batch_size,
+            seed=config.seed,
+            group_size=config.group_size,
+            epoch_of=config.epoch_of,
+            shard_index=jax.process_index(),
+            shard_count=jax.process_count(),
+        )
+
+    def show_trained(self) -> None:
+        """Prints what trains."""
+        rows = [
+            [path, "x".join(map(str, shape)), f"{count:,}"]
+            for path, shape, count in self.leaves
+        ]
+        total = sum(x.size for x in jax.tree.leaves(self.frozen)) + self.trained_count
+        share = 100 * self.trained_count / total
+        rows.append(["all", f"{share:.3f}% of {total:,}", f"{self.trained_count:,}"])
+        table(f"{self.config.method} trains", ["leaf", "shape", "numbers"], rows)
+
+    def similarity(
+        self, model: DualEncoder, variables: Any, split: str, frame: int | None = None
+    ) -> np.ndarray:
+        """Of a split's captions with its videos."""
+        return Embedder(model, self.mesh, frame).similarity(
+            variables,
+            self.data.splits[split],
+            self.data.ids[split],
+            self.config.evaluation_batch_size,
+        )
+
+    def record(self, name: str, similarity: np.ndarray, trained: int) -> None:
+        """Scores a similarity on the test split under a name."""
+        split = self.data.splits["test"]
+        self.results[name] = {
+            "method": name,
+            "dataset": self.config.dataset,
+            **score(similarity, split, self.config.ties),
+            "trainable_parameters": trained,
+        }
+
+    def evaluate_untuned(self) -> np.ndarray:
+        """Scores CLIP as it is, and on single frames where order is what counts."""
+        model = DualEncoder(self.backbone.size, compute=self.config.compute)
+        variables = {"params": put_tree(self.mesh, self.backbone.params)}
+        similarity = self.similarity(model, variables, "test")
+        self.record("zero_shot", similarity, 0)
+        if "twins" in self.results["zero_shot"]:
+            for name, frame in (("first_frame", 0), ("last_frame", -1)):
+                alone = self.similarity(model, variables, "test", frame)
+                self.record(name, alone, 0)
+        return similarity

@@ -1,0 +1,142 @@
+"""A run's folder: its files, each written whole or not at all."""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.errors import UserError
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replaces a file in one move, so that no reader ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    if isinstance(content, str):
+        content = content.encode()
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+class RunFolder:
+    """The paths of a run and what is kept there.
+
+    Attributes:
+        path: the folder.
+        checkpoints: Orbax's folder.
+        tuned: what was trained.
+        results: the final figures.
+        report: the page.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path).expanduser().absolute()
+        self.checkpoints = self.path / "checkpoints"
+        self.tuned = self.path / "tuned.safetensors"
+        self.results = self.path / "results.json"
+        self.report = self.path / "report" / "index.html"
+        self.config = self.path / "config.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+
+    def check(self, config: dict[str, Any]) -> None:
+        """Makes sure that the folder is free or holds a run of this configuration.
+
+        Raises:
+            UserError: it is another run's, or it cannot be written.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file; give another --workdir")
+        parent = next(x for x in [self.path, *self.path.parents] if x.exists())
+        if not os.access(parent, os.W_OK):
+            raise UserError(f"{self.path} cannot be written; give another --workdir")
+        if not self.config.exists():
+            return
+        kept = json.loads(self.config.read_text())
+        config = json.loads(json.dumps(config))
+        if kept == config:
+            return
+        old, new = _flat(kept), _flat(config)
+        differing = [
+            f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)
+        ]
+        raise UserError(
+            f"{self.path} holds a run of another configuration ("
+            + "; ".join(differing[:3])
+            + ("; ..." if len(differing) > 3 else "")
+            + "); give another --workdir"
+        )
+
+    def start(self, config: dict[str, Any]) -> None:
+        """Writes `config.json` unless it is there."""
+        if not self.config.exists():
+            write_atomically(self.config, json.dumps(config, indent=1))
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
+class MetricsWriter:
+    """`metrics.jsonl` and TensorBoard's events.
+
+    Args:
+        folder: the run's.
+        step: the step to go on from; later lines of a broken run are dropped, since
+            they will be written again.
+    """
+
+    def __init__(self, folder: RunFolder, step: int = 0):
+        # Imported late: TensorBoard takes a moment and only training writes events.
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        kept = [line for line in read_metrics(folder) if line["step"] <= step]
+        write_atomically(
+            folder.metrics, "".join(json.dumps(line) + "\n" for line in kept)
+        )
+        self._file = folder.metrics.open("a")
+        self._events = EventFileWriter(str(folder.tensorboard))
+
+    def write(self, step: int, **values: float) -> None:
+        """Appends one line; a value that is not finite becomes null."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = {name: float(value) for name, value in values.items()}
+        line = {
+            name: value if math.isfinite(value) else None
+            for name, value in values.items()
+        }
+        self._file.write(json.dumps({"step": step, **line}) + "\n")
+        self._file.flush()
+        summary = Summary(
+            value=[
+                Summary.Value(tag=name, simple_value=value)
+                for name, value in values.items()
+            ]
+        )
+        self._events.add_event(Event(step=step, summary=summary))
+
+    def close(self) -> None:
+        """Closes both files."""
+        self._file.close()
+        self._events.close()
+
+
+def read_metrics(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; a last line that was cut off is left out."""
+    if not folder.metrics.exists():
+        return
+    for line in folder.metrics.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return

@@ -69,4 +69,3 @@ def get_config(short_form: str = "") -> ConfigDict:
     config.keep_checkpoints = 2
     config.evaluation_batch_size = preset.evaluation_batch_size
     return config.lock()
-

@@ -69,7 +69,9 @@ def load_split(path: str | Path, split: str) -> Split:
         raise UserError(
             f"{path} has no split {split!r}, only {', '.join(builder.info.splits)}"
         )
-    examples = builder.as_dataset(
+    # TFDS decorates the method in a way that hides its arguments.
+    as_dataset: Any = builder.as_dataset
+    examples = as_dataset(
         split=split,
         decoders={"frames": tfds.decode.SkipDecoding()},
         read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
@@ -174,14 +176,15 @@ class TrainFeed:
         local = batch_size // shard_count
         self._local = slice(shard_index * local, (shard_index + 1) * local)
 
-    def _choose(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _choose(self, step: Any) -> tuple[Any, Any]:
         """The videos and captions of a global batch, `[B]` each."""
         per_batch = self.batch_size // self._group_size
         epoch, within = step // self.steps_per_epoch, step % self.steps_per_epoch
         positions = within * per_batch + tf.range(per_batch, dtype=tf.int64)
         key = tf.stack([tf.cast(self._seed, tf.int64), epoch])
         last = tf.cast(self._units - 1, tf.int64)
-        chosen = tf.random.experimental.index_shuffle(positions, key, last)
+        shuffle = tf.random.experimental.index_shuffle  # pyright: ignore
+        chosen = shuffle(positions, key, last)
         if self._epoch_of == "pairs":
             return tf.gather(self._split.video_of_caption, chosen), chosen
         members = tf.range(self._group_size, dtype=tf.int64)
@@ -189,7 +192,9 @@ class TrainFeed:
         start = tf.gather(self._split.caption_start, video)
         count = tf.gather(self._split.caption_start, video + 1) - start
         uniform = tf.random.stateless_uniform(
-            [self.batch_size], tf.stack([tf.cast(self._seed, tf.int64), step]), dtype=tf.float64
+            [self.batch_size],
+            tf.stack([tf.cast(self._seed, tf.int64), step]),
+            dtype=tf.float64,
         )
         caption = start + tf.cast(uniform * tf.cast(count, tf.float64), tf.int64)
         return video, caption
@@ -222,7 +227,7 @@ class TrainFeed:
             return {**example, "frames": frames}
 
         local = self._local.stop - self._local.start
-        data = (
+        data: Any = (
             tf.data.Dataset.range(start, stop)
             .map(choose, num_parallel_calls=1, deterministic=True)
             .unbatch()
@@ -266,7 +271,7 @@ def evaluation_batches(
             "mask": index < count,
         }
 
-    data = (
+    data: Any = (
         tf.data.Dataset.from_tensor_slices(own)
         .map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(local, drop_remainder=True)

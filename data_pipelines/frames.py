@@ -7,12 +7,14 @@ the whole file and picking frames by number.
 
 import dataclasses
 import io
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import av
 import av.error
 import numpy as np
+from av.container import InputContainer
 from PIL import Image
 
 # What can be wrong with a file, or worth knowing of it.
@@ -65,7 +67,7 @@ def uniform_indices(total: int, count: int) -> list[int]:
     if total < count:
         return [min(i, total - 1) for i in range(count)]
     edges = np.linspace(0, total, count + 1).astype(int).tolist()
-    return [(a + b - 1) // 2 for a, b in zip(edges, edges[1:], strict=False)]
+    return [(a + b - 1) // 2 for a, b in itertools.pairwise(edges)]
 
 
 def decode_uniform(path: str | Path, count: int) -> DecodedVideo:
@@ -82,7 +84,8 @@ def decode_uniform(path: str | Path, count: int) -> DecodedVideo:
         wanted = uniform_indices(len(times), count)
         try:
             frames = _decode_at(path, times, keyframes, wanted)
-        except _NotSeekableError:
+        # Some containers say that they can be sought and then cannot.
+        except (_NotSeekableError, av.error.FFmpegError):
             frames = _decode_sequentially(path, wanted)
     except av.error.FFmpegError as error:
         raise VideoError("corrupt", f"{path} is damaged ({error.strerror})") from None
@@ -102,7 +105,7 @@ class _NotSeekableError(Exception):
     """The wanted frame was not found where the index says it is."""
 
 
-def _open(path: Path) -> av.container.InputContainer:
+def _open(path: Path) -> InputContainer:
     try:
         container = av.open(str(path))
     except av.error.FFmpegError as error:
@@ -170,14 +173,11 @@ def _decode_at(
             if key is not None and key > position:
                 container.seek(key, stream=stream, backward=True, any_frame=False)
             before = len(missing)
-            for frame in _decode_until(container, stream, missing):
-                found[frame.pts] = frame
-                missing.discard(frame.pts)
-                position = frame.pts
+            for position, frame in _decode_until(container, stream, missing):
+                found[position] = frame
+                missing.discard(position)
                 upcoming = min(missing, default=None)
-                if upcoming is None or any(
-                    position < k <= upcoming for k in keyframes
-                ):
+                if upcoming is None or any(position < k <= upcoming for k in keyframes):
                     break
             if len(missing) == before:
                 raise _NotSeekableError
@@ -185,7 +185,10 @@ def _decode_at(
 
 
 def _decode_until(container, stream, missing):
-    """Yields wanted frames from here on; skips what no other frame refers to."""
+    """Yields (time, frame) of wanted frames from here on.
+
+    What is not wanted and no other frame refers to is not decoded.
+    """
     context = stream.codec_context
     last = max(missing)
     for packet in container.demux(stream):
@@ -195,7 +198,7 @@ def _decode_until(container, stream, missing):
         )
         for frame in packet.decode():
             if frame.pts in missing:
-                yield frame
+                yield frame.pts, frame
             elif frame.pts is not None and frame.pts > last:
                 return
 
@@ -228,7 +231,10 @@ def resize_and_crop(frame: np.ndarray, size: int) -> np.ndarray:
     if (height, width) == (size, size):
         return frame
     short = min(height, width)
-    scaled = (max(size, int(size * width / short)), max(size, int(size * height / short)))
+    scaled = (
+        max(size, int(size * width / short)),
+        max(size, int(size * height / short)),
+    )
     image = Image.fromarray(frame).resize(scaled, Image.Resampling.BICUBIC)
     left, top = round((scaled[0] - size) / 2), round((scaled[1] - size) / 2)
     return np.asarray(image.crop((left, top, left + size, top + size)))

@@ -1,6 +1,6 @@
 """Turns a data set's videos into training shards, once.
 
-    python -m data_pipelines.prepare --dataset=demo --output=data
+python -m data_pipelines.prepare --dataset=demo --output=data
 """
 
 import argparse
@@ -77,8 +77,12 @@ def _existing_parent(path: Path) -> Path:
 @command
 def main() -> None:
     """Parses the flags and prepares."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--dataset", required=True, help=f"one of {', '.join(DATASETS)}")
+    parser = argparse.ArgumentParser(
+        description="Turns videos into training shards, once."
+    )
+    parser.add_argument(
+        "--dataset", required=True, help=f"one of {', '.join(DATASETS)}"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     parser.add_argument("--num_frames", type=int, help="frames of a video")
     parser.add_argument("--image_size", type=int, help="height and width, pixels")

@@ -66,9 +66,9 @@ def encode_texts(size, config, variables, ids):
     tower, tower_size = variables["params"]["text"], size.text
     table = prompts_of(variables, "text").get("text_prompts")
     first, last = config.first_layer - 1, config.last_layer or tower_size.layers
-    full = np.zeros((len(ids), size.context_length), np.int32)
-    full[:, : ids.shape[1]] = ids
-    x = tower["token_embedding"][full] + tower["position_embedding"]
+    padding = size.context_length - ids.shape[1]
+    full = jnp.pad(jnp.asarray(ids), ((0, 0), (0, padding)))
+    x = jnp.take(tower["token_embedding"], full, axis=0) + tower["position_embedding"]
     for i in range(tower_size.layers):
         weights = layer_weights(tower, i, tower_size.layers)
         count = 0

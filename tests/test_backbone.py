@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from data_pipelines.errors import UserError
 
+from data_pipelines.errors import UserError
 from vop_jax import backbone
 from vop_jax.dual_encoder import DualEncoder, normalize
 from vop_jax.sizes import SIZES, ClipSize, TowerSize
@@ -58,7 +58,7 @@ def test_features_equal_torch(folder, scan):
     assert loaded.size == TINY
     model = DualEncoder(loaded.size, compute=ComputeConfig(scan=scan))
     frames, ids = inputs()
-    video, text, scale = model.apply({"params": loaded.params}, frames, ids)
+    video, text, scale = jax.jit(model.apply)({"params": loaded.params}, frames, ids)
     pixels = (frames / 255.0 - np.array(PIXEL_MEAN)) / np.array(PIXEL_DEVIATION)
     pixels = np.moveaxis(pixels.reshape(-1, 32, 32, 3), -1, 1).astype(np.float32)
     with torch.no_grad():
@@ -129,9 +129,10 @@ def test_published_sizes_have_the_published_number_of_parameters(name, count):
 def test_bfloat16_stays_close():
     frames, ids = inputs()
     model = DualEncoder(TINY)
-    params = model.init(jax.random.key(0), frames, ids)
-    exact = model.apply(params, frames, ids)
+    params = jax.jit(model.init)(jax.random.key(0), frames, ids)
+    exact = jax.jit(model.apply)(params, frames, ids)
     half = DualEncoder(TINY, compute=ComputeConfig(dtype="bfloat16"))
-    for ours, theirs in zip(half.apply(params, frames, ids), exact, strict=True):
+    rounded = jax.jit(half.apply)(params, frames, ids)
+    for ours, theirs in zip(rounded, exact, strict=True):
         assert ours.dtype == jnp.float32
         np.testing.assert_allclose(ours, theirs, atol=0.02)

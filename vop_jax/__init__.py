@@ -1,0 +1,1 @@
+"""Text-video retrieval by prompt-tuning a frozen CLIP (VoP, CVPR 2023)."""

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
-from data_pipelines.errors import UserError
 from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 
+from data_pipelines.errors import UserError
 from vop_jax.conversion import (
     CONVOLUTION,
     FLAT,
@@ -86,7 +86,9 @@ RECORDS = (
     *_norm("vision_model.post_layernorm", "vision/ln_post"),
     Record("visual_projection.weight", "vision/projection", LINEAR),
     Record("text_model.embeddings.token_embedding.weight", "text/token_embedding"),
-    Record("text_model.embeddings.position_embedding.weight", "text/position_embedding"),
+    Record(
+        "text_model.embeddings.position_embedding.weight", "text/position_embedding"
+    ),
     *_layer_records("text_model", "text"),
     *_norm("text_model.final_layer_norm", "text/ln_final"),
     Record("text_projection.weight", "text/projection", LINEAR),
@@ -120,7 +122,7 @@ def abstract_params(size: ClipSize) -> dict[str, Any]:
 
 def param_shapes(size: ClipSize) -> dict[str, tuple[int, ...]]:
     """The shape of each leaf of `params` by its path."""
-    flat = traverse_util.flatten_dict(abstract_params(size), sep="/")
+    flat: dict[str, Any] = traverse_util.flatten_dict(abstract_params(size), sep="/")
     return {path: leaf.shape for path, leaf in flat.items()}
 
 
@@ -197,11 +199,13 @@ def load_size(folder: Path) -> ClipSize:
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(
-            f"{path} is missing; give a Hugging Face CLIP folder (config.json, {WEIGHTS})"
+            f"{path} is missing; give a Hugging Face CLIP folder (with {WEIGHTS})"
         )
     try:
         config = CLIPConfig.from_dict(json.loads(path.read_text()))
-        vision, text = config.vision_config, config.text_config
+        # Typed as anything a config file may hold; a CLIPConfig makes them its own.
+        vision: Any = config.vision_config
+        text: Any = config.text_config
         for part in (vision, text):
             if part.hidden_act not in ("quick_gelu", "gelu"):
                 raise ValueError(f"activation {part.hidden_act}")
@@ -214,7 +218,7 @@ def load_size(folder: Path) -> ClipSize:
             patch_size=vision.patch_size,
             vocabulary=text.vocab_size,
             context_length=text.max_position_embeddings,
-            embedding=config.projection_dim,
+            embedding=int(config.projection_dim or 0),
             eos_id=text.vocab_size - 1 if eos == 2 else eos,
         )
     except (

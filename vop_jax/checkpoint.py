@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from data_pipelines.errors import UserError
 from orbax.checkpoint import checkpoint_managers as policies
+
+from data_pipelines.errors import UserError
 
 SCORE = "score"
 
@@ -37,6 +38,11 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def _kind(leaf: Any) -> str:
+    """Type and shape; Orbax would cast another type without a word."""
+    return f"{leaf.dtype}{list(leaf.shape)}"
+
+
 def fingerprints(state: Any) -> dict[str, str]:
     """The sha256 of each leaf's bytes, type and shape, by its path."""
     found = {}
@@ -44,7 +50,10 @@ def fingerprints(state: Any) -> dict[str, str]:
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             # Another process holds a part; what this one holds is what it can check.
             leaf = np.concatenate(
-                [np.asarray(shard.data).reshape(-1) for shard in leaf.addressable_shards]
+                [
+                    np.asarray(shard.data).reshape(-1)
+                    for shard in leaf.addressable_shards
+                ]
             )
         value = np.ascontiguousarray(np.asarray(leaf))
         digest = hashlib.sha256(f"{value.dtype}{value.shape}".encode())
@@ -108,7 +117,12 @@ class Checkpoints:
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(_arrays(state)),
                 data=ocp.args.JsonSave(data),
-                meta=ocp.args.JsonSave({"sha256": fingerprints(state)}),
+                meta=ocp.args.JsonSave(
+                    {
+                        "sha256": fingerprints(state),
+                        "kinds": {k: _kind(x) for k, x in _arrays(state).items()},
+                    }
+                ),
             ),
             metrics={SCORE: score},
         )
@@ -162,23 +176,19 @@ class Checkpoints:
         )
         expected = notes["meta"]["sha256"]
         abstract = _arrays(like)
-        wanted = {
-            _name(path) for path, _ in jax.tree_util.tree_leaves_with_path(like)
-        }
+        wanted = {_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(like)}
         if wanted != set(expected):
             differing = sorted(wanted ^ set(expected))
             raise UserError(
                 f"checkpoint {step} in {self._folder} is of another model (it differs "
                 f"in {differing[0]}); give another --workdir"
             )
-        stored = self._manager.item_metadata(step)["state"]
         for name, leaf in abstract.items():
-            kept = stored[name]
-            if tuple(kept.shape) != tuple(leaf.shape) or kept.dtype != leaf.dtype:
+            kept, wanted = notes["meta"]["kinds"][name], _kind(leaf)
+            if kept != wanted:
                 raise UserError(
-                    f"checkpoint {step} in {self._folder} holds {name} as {kept.dtype} "
-                    f"{list(kept.shape)}, the model wants {leaf.dtype} "
-                    f"{list(leaf.shape)}; give another --workdir"
+                    f"checkpoint {step} in {self._folder} holds {name} as {kept}, the "
+                    f"model wants {wanted}; give another --workdir"
                 )
         arrays = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 from data_pipelines.datasets import find_dataset
 from data_pipelines.errors import UserError
-
 from vop_jax.demo import BACKBONE
 from vop_jax.methods import Method, find_method
 from vop_jax.metrics import TIES
@@ -71,8 +70,8 @@ def parse_short_form(text: str) -> dict[str, str]:
         key, equals, value = part.partition("=")
         if not equals or key not in SHORT_FORM:
             raise UserError(
-                f"{part!r} is not key=value with one of the keys {', '.join(SHORT_FORM)};"
-                " any other field is set by --config.FIELD=VALUE"
+                f"{part!r} is not key=value with a key of {', '.join(SHORT_FORM)}; "
+                "any other field is set by --config.FIELD=VALUE"
             )
         keys[key] = value
     return keys

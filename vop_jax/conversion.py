@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from data_pipelines.errors import UserError
 from flax import traverse_util
+
+from data_pipelines.errors import UserError
 
 # What stands for the layer number in a source name and in a target path. The last
 # layer is stored apart from the stacked others, see `towers`.

@@ -33,6 +33,7 @@ class DualEncoder(nn.Module):
     renormalize_video: bool = False
 
     def setup(self):
+        """Declares the parts."""
         towers = (self.size, self.prompt_config, self.compute)
         self.vision = VisionTower(*towers)
         self.text = TextTower(*towers)

@@ -7,16 +7,16 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, Int
+
 from data_pipelines.feed import (
     Split,
     bucket_length,
     caption_lengths,
     evaluation_batches,
 )
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
-from jaxtyping import Float, Int
-
 from vop_jax.dual_encoder import DualEncoder
 from vop_jax.metrics import pair_accuracy, retrieval_metrics
 from vop_jax.sharding import put_batch
@@ -61,9 +61,7 @@ class Embedder:
             jax.process_count(),
         )
         features = [
-            self._videos(
-                variables, put_batch(self._mesh, {"x": batch["frames"]})["x"]
-            )
+            self._videos(variables, put_batch(self._mesh, {"x": batch["frames"]})["x"])
             for batch in batches
         ]
         return np.concatenate([np.asarray(x) for x in features])[: len(split.video_ids)]

@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from data_pipelines.terminal import say, table
 
+from data_pipelines.terminal import say, table
 from vop_jax.config import RunConfig
 from vop_jax.methods import paths
 from vop_jax.report import examples, write_report
@@ -85,7 +85,9 @@ def _write(run: Run, variables: Any, similarity: np.ndarray, clock: _Clock) -> N
     others = {k: v for k, v in run.results.items() if k != config.method}
     write_atomically(
         folder.results,
-        json.dumps(results | {"compared_with": others, "seconds": clock.parts}, indent=1),
+        json.dumps(
+            results | {"compared_with": others, "seconds": clock.parts}, indent=1
+        ),
     )
     _show(run, clock)
 
@@ -105,6 +107,9 @@ def _show(run: Run, clock: _Clock) -> None:
     table(
         "seconds",
         ["part", "wall", "CPU"],
-        [[name, *(f"{x:.1f}" for x in took.values())] for name, took in clock.parts.items()],
+        [
+            [name, *(f"{x:.1f}" for x in took.values())]
+            for name, took in clock.parts.items()
+        ],
     )
     say(f"page: {run.folder.report}")

@@ -97,9 +97,7 @@ class Attention(nn.Module):
         """Attends; all inputs are normalised already."""
         heads, width = self.size.heads, self.size.width
         project = {
-            name: nn.DenseGeneral(
-                (heads, width // heads), dtype=self.dtype, name=name
-            )
+            name: nn.DenseGeneral((heads, width // heads), dtype=self.dtype, name=name)
             for name in ("query", "key", "value")
         }
         query = project["query"](rows) * (width // heads) ** -0.5
@@ -164,7 +162,9 @@ class Block(nn.Module):
         """
         norm = LayerNorm(self.size.epsilon, dtype=self.dtype, name="ln_1")
         normed = norm(tokens)
-        rows, onward = (normed, tokens) if read is None else (read(normed), read(tokens))
+        rows, onward = (
+            (normed, tokens) if read is None else (read(normed), read(tokens))
+        )
         onward = onward + Attention(self.size, self.dtype, name="attention")(
             rows, normed, [norm(group) for group in prompts], mask
         )

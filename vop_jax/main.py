@@ -10,9 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from absl import app, flags
+from ml_collections import config_flags
+
 from data_pipelines.errors import UserError, command
 from data_pipelines.terminal import quiet_libraries, set_main_process
-from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The configuration file, with the short form behind a colon."
@@ -32,8 +33,8 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
         left = flags.FLAGS(list(arguments))
     except UserError:
         raise
-    except FileNotFoundError as error:
-        raise UserError(f"--config: {error.filename or error} does not exist") from None
+    except OSError as error:
+        raise UserError(f"--config: {str(error).splitlines()[0]}") from None
     # ml_collections answers an unknown field with the error of the mapping it is.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = str(error.args[0] if error.args else error).strip().splitlines()[0]

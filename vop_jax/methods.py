@@ -5,9 +5,9 @@ import re
 from typing import Any
 
 import jax
-from data_pipelines.errors import UserError
 from flax import traverse_util
 
+from data_pipelines.errors import UserError
 from vop_jax.prompts import PromptConfig
 
 # Everything a backbone holds. A leaf of `params` that none of these covers is an error:

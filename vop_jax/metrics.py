@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
+
 from data_pipelines.errors import UserError
-from jaxtyping import Bool, Float, Int
 
 TIES = ("mean", "optimistic", "pessimistic", "clip4clip")
 _BLOCK = 1024
@@ -35,18 +36,16 @@ def retrieval_metrics(
     Raises:
         UserError: not a matrix, a map that does not fit, or a value that is not finite.
     """
-    similarity, video_of_text = _checked(similarity, video_of_text, ties)
+    similarity, right = _checked(similarity, video_of_text, ties)
     texts, videos = similarity.shape
-    results = {"t2v": summary(text_ranks(similarity, video_of_text, ties))}
-    if texts == videos and len(np.unique(video_of_text)) == videos:
-        order = np.argsort(video_of_text)
+    results = {"t2v": summary(text_ranks(similarity, right, ties))}
+    if texts == videos and len(np.unique(right)) == videos:
+        order = np.argsort(right)
         square = similarity[order].T
         results["v2t"] = summary(text_ranks(square, np.arange(videos), ties))
         return results
-    results["v2t"] = summary(_collapsed_ranks(similarity, video_of_text, ties))
-    results["v2t_best_caption"] = summary(
-        _best_caption_ranks(similarity, video_of_text, ties)
-    )
+    results["v2t"] = summary(_collapsed_ranks(similarity, right, ties))
+    results["v2t_best_caption"] = summary(_best_caption_ranks(similarity, right, ties))
     return results
 
 
@@ -107,7 +106,9 @@ def _best_caption_ranks(similarity, video_of_text, ties) -> np.ndarray:
     return np.asarray(ranks, np.float32)
 
 
-def _checked(similarity: Any, video_of_text: Any, ties: str):
+def _checked(
+    similarity: Any, video_of_text: Any, ties: str
+) -> tuple[np.ndarray, np.ndarray]:
     similarity = np.asarray(similarity, np.float32)
     if ties not in TIES:
         raise UserError(f"ties is {ties!r}; it is one of {', '.join(TIES)}")
@@ -156,7 +157,6 @@ def pair_accuracy(
     own = similarity[index, index]
 
     def won(other: np.ndarray) -> np.ndarray:
-        closer: Bool[np.ndarray, "N"] = own > other
-        return closer + 0.5 * (own == other)
+        return (own > other) + 0.5 * (own == other)
 
     return won(similarity[index, partner]), won(similarity[partner, index])

@@ -10,6 +10,8 @@ Every variable lives in the collection `prompts`, under the name and in the layo
 """
 
 import dataclasses
+import itertools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -118,7 +120,7 @@ def plan_layers(
     first, last = prompted or (0, layers)
     cuts = sorted({0, first, last, split, layers})
     plan = []
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in itertools.pairwise(cuts):
         joint = start >= split
         inside = first <= start and stop <= last
         sources = (joint_sources if joint else frame_sources) if inside else ()
@@ -130,7 +132,7 @@ def plan_layers(
                 tuple(
                     PromptSource(
                         jax.tree.map(
-                            lambda x, base=base: x[start - base : stop - base],
+                            operator.itemgetter(slice(start - base, stop - base)),
                             source.rows,
                         ),
                         source.generate,
@@ -163,9 +165,7 @@ class TextPrompts(nn.Module):
                 config.prompt_std,
             )
             sources.append((first, PromptSource(table, _as_it_stands)))
-        return plan_layers(
-            self.layers, self.layers, sources, prompted=(first, last)
-        )
+        return plan_layers(self.layers, self.layers, sources, prompted=(first, last))
 
 
 class VideoPrompts(nn.Module):
@@ -181,6 +181,7 @@ class VideoPrompts(nn.Module):
     width: int
 
     def setup(self):
+        """Declares the variables."""
         config = self.config
         split = config.split(self.layers)
         first, last = config.prompted(self.layers)
@@ -226,7 +227,9 @@ class VideoPrompts(nn.Module):
             return table.at[0].set(ln_pre(table[0]))
 
         def stored(table: Array, base: int) -> tuple[int, PromptSource]:
-            return base, PromptSource(enter(table) if base == 0 else table, _as_it_stands)
+            return base, PromptSource(
+                enter(table) if base == 0 else table, _as_it_stands
+            )
 
         frame_sources = [
             stored(table, first)
@@ -322,7 +325,9 @@ def lstm_direction(
 
 def _uniform(bound: float) -> Callable[[Array, tuple[int, ...]], Array]:
     """PyTorch's default: uniform within the bound."""
-    return lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+    return lambda key, shape: jax.random.uniform(
+        key, shape, minval=-bound, maxval=bound
+    )
 
 
 def _forget(

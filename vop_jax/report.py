@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
-from data_pipelines.feed import Split
 from jaxtyping import Float
 
+from data_pipelines.feed import Split
 from vop_jax.run_folder import RunFolder, read_metrics, write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from data_pipelines.datasets import find_dataset
 from data_pipelines.errors import UserError
 from data_pipelines.feed import Split, TrainFeed, load_split
 from data_pipelines.prepare import prepare, prepared_path
 from data_pipelines.terminal import table
-
 from vop_jax.backbone import Backbone, load_backbone
 from vop_jax.config import RunConfig
 from vop_jax.dual_encoder import DualEncoder
@@ -29,7 +29,7 @@ class Data(NamedTuple):
 
 
 def load_data(config: RunConfig, backbone: Backbone) -> Data:
-    """Reads the prepared data set; the embedded demo is rendered where it is missing."""
+    """Reads the prepared data set; the demo is rendered where it is missing."""
     dataset, size = find_dataset(config.dataset), backbone.size.image_size
     place = (config.dataset, config.data_dir, config.num_frames, size)
     path = prepared_path(*place)
@@ -68,9 +68,7 @@ def build_model(config: RunConfig, backbone: Backbone) -> DualEncoder:
             f"config.prompts.split_layer ({prompts.split_layer}) and last_layer "
             f"({prompts.last_layer}) must be at most the vision tower's {layers} layers"
         )
-    return DualEncoder(
-        backbone.size, prompts, config.compute, config.renormalize_video
-    )
+    return DualEncoder(backbone.size, prompts, config.compute, config.renormalize_video)
 
 
 def initial_variables(
@@ -111,9 +109,7 @@ class Run:
         self.mask = trained_mask(variables, config.row.trained)
         self.leaves = trained_leaves(variables, self.mask)
         self.trained_count = count_trained(variables, self.mask)
-        self.frozen = put_tree(
-            self.mesh, select(variables, self.mask, trained=False)
-        )
+        self.frozen = put_tree(self.mesh, select(variables, self.mask, trained=False))
         self.trainable = select(variables, self.mask, trained=True)
         self.results: dict[str, dict[str, Any]] = {}
 

@@ -107,8 +107,7 @@ class MetricsWriter:
 
     def write(self, step: int, **values: float) -> None:
         """Appends one line; a value that is not finite becomes null."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto import event_pb2, summary_pb2
 
         values = {name: float(value) for name, value in values.items()}
         line = {
@@ -117,13 +116,17 @@ class MetricsWriter:
         }
         self._file.write(json.dumps({"step": step, **line}) + "\n")
         self._file.flush()
-        summary = Summary(
+        summary = summary_pb2.Summary(  # pyright: ignore
             value=[
-                Summary.Value(tag=name, simple_value=value)
+                summary_pb2.Summary.Value(  # pyright: ignore
+                    tag=name, simple_value=value
+                )
                 for name, value in values.items()
             ]
         )
-        self._events.add_event(Event(step=step, summary=summary))
+        self._events.add_event(
+            event_pb2.Event(step=step, summary=summary)  # pyright: ignore
+        )
 
     def close(self) -> None:
         """Closes both files."""

@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from data_pipelines.errors import UserError
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+from data_pipelines.errors import UserError
 
 BATCH = P(("data", "fsdp"))
 
@@ -96,4 +97,3 @@ def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         name: jax.make_array_from_process_local_data(sharding, value)
         for name, value in batch.items()
     }
-

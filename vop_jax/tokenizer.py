@@ -55,5 +55,5 @@ def load_tokenizer(folder: Path, size: ClipSize) -> Tokenizer:
         )
     import instant_clip_tokenizer
 
-    packaged = instant_clip_tokenizer.Tokenizer()
+    packaged = instant_clip_tokenizer.Tokenizer()  # pyright: ignore
     return Tokenizer(size, lambda text: packaged.encode(text))

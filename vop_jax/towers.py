@@ -83,7 +83,6 @@ def run_layers(
     Returns:
         The rows that leave the last layer.
     """
-
     layers, joint = plan[-1].stop, False
     for segment in plan:
         if segment.joint and not joint and enter_joint is not None:
@@ -96,8 +95,12 @@ def run_layers(
                 functools.partial(layer, mask=mask),
                 (
                     # The whole of an axis costs nothing; a part of it may be a copy.
-                    jax.tree.map(operator.itemgetter(slice(segment.start, stop)), stacked),
-                    jax.tree.map(operator.itemgetter(slice(stop - segment.start)), rows),
+                    jax.tree.map(
+                        operator.itemgetter(slice(segment.start, stop)), stacked
+                    ),
+                    jax.tree.map(
+                        operator.itemgetter(slice(stop - segment.start)), rows
+                    ),
                 ),
                 tokens,
                 scan=scan,
@@ -145,6 +148,7 @@ class VisionTower(_Tower):
     """Frames to frame features."""
 
     def setup(self):
+        """Declares the parts."""
         size = self.size.vision
         patch = self.size.patch_size
         deviation = size.width**-0.5
@@ -155,7 +159,9 @@ class VisionTower(_Tower):
             "class_embedding", _normal(deviation), (size.width,)
         )
         self.position_embedding = self.param(
-            "position_embedding", _normal(deviation), (1 + self.size.patches, size.width)
+            "position_embedding",
+            _normal(deviation),
+            (1 + self.size.patches, size.width),
         )
         self.ln_pre = self.norm(size, "ln_pre")
         self.make_layers(size)
@@ -210,7 +216,8 @@ class VisionTower(_Tower):
         batch, count, length, width = tokens.shape
 
         def join(tokens: Array) -> Array:
-            tokens = tokens + self.prompts.frame_positions[:, None].astype(tokens.dtype)
+            positions = jnp.asarray(self.prompts.frame_positions)[:, None]
+            tokens = tokens + positions.astype(tokens.dtype)
             return tokens.reshape(batch, 1, count * length, width)
 
         def read(tokens: Array) -> Array:
@@ -236,6 +243,7 @@ class TextTower(_Tower):
     """Captions to caption features."""
 
     def setup(self):
+        """Declares the parts."""
         size = self.size.text
         self.token_embedding = self.param(
             "token_embedding", _normal(0.02), (self.size.vocabulary, size.width)

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+
 from data_pipelines.errors import UserError
 from data_pipelines.feed import TrainFeed
 from data_pipelines.terminal import progress, say, warn
-
 from vop_jax.checkpoint import Checkpoints
 from vop_jax.evaluate import Embedder, score
 from vop_jax.optimizer import learning_rate_schedule, make_optimizer
@@ -170,7 +170,11 @@ class _Loop:
         raise UserError(
             f"the loss of step {done.step} is {loss} (batch of {some}, ...); lower "
             "config.optimizer.learning_rate or look at these videos; "
-            + (f"the checkpoint of step {kept[-1]} is whole" if kept else "nothing saved")
+            + (
+                f"the checkpoint of step {kept[-1]} is whole"
+                if kept
+                else "nothing saved"
+            )
         )
 
     def _log(
@@ -179,7 +183,7 @@ class _Loop:
         self._writer.write(
             step,
             loss=float(metrics["loss"]),
-            learning_rate=float(self._schedule(step - 1)),
+            learning_rate=float(np.asarray(self._schedule(step - 1))),
             gradient_norm=float(metrics["gradient_norm"]),
             **figures,
         )

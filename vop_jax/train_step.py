@@ -44,10 +44,10 @@ def loss_of(
     model: DualEncoder, trainable: Any, frozen: Any, batch: dict[str, Array]
 ) -> Array:
     """The loss of a global batch as a function of the trained leaves."""
-    video, text, scale = model.apply(
+    features: Any = model.apply(
         merge(trainable, frozen), batch["frames"], batch["text_ids"]
     )
-    return contrastive_loss(video, text, scale)
+    return contrastive_loss(*features)
 
 
 def initial_state(
@@ -71,7 +71,7 @@ def make_train_step(
             lambda trainable: loss_of(model, trainable, frozen, batch)
         )(state.trainable)
         updates, moments = optimizer.update(gradient, state.optimizer, state.trainable)
-        metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradient)}
+        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
         trainable = optax.apply_updates(state.trainable, updates)
         return TrainState(state.step + 1, trainable, moments), metrics
 

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
-from data_pipelines.errors import UserError
 from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 
+from data_pipelines.errors import UserError
 from vop_jax.backbone import RECORDS, layer_count, param_shapes
 from vop_jax.conversion import targets_of, to_names, to_tree
 from vop_jax.run_folder import write_atomically
@@ -95,13 +95,11 @@ def load_tuned(
     wanted = metadata.get("backbone_sha256")
     if wanted is not None and wanted != backbone_sha256:
         raise UserError(
-            f"{path} was trained on another backbone (sha256 {wanted[:12]}..., this one "
-            f"is {backbone_sha256[:12]}...); give the backbone it was trained on"
+            f"{path} was trained on another backbone (sha256 {wanted[:12]}..., this "
+            f"one is {backbone_sha256[:12]}...); give the one it was trained on"
         )
     by_name = {prompt_name(name): name for name in prompt_paths}
-    leaves = {
-        by_name[name]: named.pop(name) for name in list(named) if name in by_name
-    }
+    leaves = {by_name[name]: named.pop(name) for name in list(named) if name in by_name}
     if named:
         count = layer_count(size)
         touched = targets_of(RECORDS, named, count)
@@ -117,7 +115,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="numpy") as file:
         text = (file.metadata() or {}).get("vop_jax")
     if text is None:
-        raise UserError(f"{path} was not written by vop_jax (no such key in its metadata)")
+        raise UserError(
+            f"{path} was not written by vop_jax (no such key in its metadata)"
+        )
     metadata = json.loads(text)
     if metadata.get("format") != FORMAT:
         raise UserError(

@@ -8,7 +8,8 @@ import av
 import numpy as np
 
 from data_pipelines.builder import Record, VideoBuilder
-from data_pipelines.demo.world import ClipSpec, captions_of, render_clip, sample_clips
+from data_pipelines.demo.clip import ClipSpec, captions_of, render_clip
+from data_pipelines.demo.world import sample_clips
 from data_pipelines.terminal import progress
 
 VIDEO_SIZE = 96

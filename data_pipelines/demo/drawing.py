@@ -70,9 +70,7 @@ _DISTANCES = {
     "square": lambda x, y, r: _box(x, y, 0.85 * r, 0.85 * r),
     "triangle": lambda x, y, r: _triangle(x, y, 1.15 * r),
     "ring": lambda x, y, r: np.abs(np.hypot(x, y) - 0.75 * r) - 0.25 * r,
-    "cross": lambda x, y, r: np.minimum(
-        _box(x, y, r, 0.3 * r), _box(x, y, 0.3 * r, r)
-    ),
+    "cross": lambda x, y, r: np.minimum(_box(x, y, r, 0.3 * r), _box(x, y, 0.3 * r, r)),
     "arrow": _arrow,
 }
 

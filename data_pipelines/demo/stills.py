@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from data_pipelines.demo import captions as words
+from data_pipelines.demo.clip import FRAMES, clip_drawing
 from data_pipelines.demo.drawing import (
     BACKGROUNDS,
     COLOURS,
@@ -17,15 +18,8 @@ from data_pipelines.demo.drawing import (
     Drawing,
     draw,
 )
-from data_pipelines.demo.world import (
-    CENTRES,
-    FAMILIES,
-    FRAMES,
-    GROUP,
-    RADII,
-    clip_drawing,
-    sample_group,
-)
+from data_pipelines.demo.events import CENTRES, FAMILIES, RADII
+from data_pipelines.demo.world import GROUP, sample_group
 
 # What the attribute heads are asked for, and among how many answers.
 ATTRIBUTES = {
@@ -179,7 +173,9 @@ def _varied(rng: np.random.Generator, kind: str) -> list[Scene]:
         "background": len(_BACKGROUNDS),
         **({"direction": 4} if kind == "arrow" else {"shape": len(SHAPES) - 1}),
     }
-    choice = rng.choice([*values, "cell", "size", "direction" if kind == "arrow" else "shape"])
+    choice = rng.choice(
+        [*values, "cell", "size", "direction" if kind == "arrow" else "shape"]
+    )
     if choice == "size":
         # Only two sizes, so two pairs that differ in the cell as well.
         cells = rng.permutation(9)[:2]

@@ -24,7 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tokenizers
+from jaxtyping import Array
+
 from data_pipelines.demo.captions import vocabulary
+from data_pipelines.demo.drawing import draw
 from data_pipelines.demo.stills import (
     ATTRIBUTES,
     describe,
@@ -32,14 +35,11 @@ from data_pipelines.demo.stills import (
     sample_still_groups,
     scenes_drawing,
 )
-from data_pipelines.demo.drawing import draw
 from data_pipelines.errors import UserError, command
 from data_pipelines.terminal import progress, quiet_libraries, say, table
-from jaxtyping import Array
-
 from vop_jax.backbone import load_backbone, save_backbone
-from vop_jax.dual_encoder import DualEncoder
 from vop_jax.demo import BACKBONE
+from vop_jax.dual_encoder import DualEncoder
 from vop_jax.sizes import SIZES, ClipSize
 from vop_jax.tokenizer import Tokenizer, load_tokenizer
 from vop_jax.towers import ComputeConfig
@@ -97,18 +97,18 @@ def pretraining_loss(
     model: DualEncoder, weights: Any, batch: dict[str, Array], heads_weight: Array
 ) -> Array:
     """Contrastive loss without false negatives, plus the fading attribute heads."""
-    video, text, scale = model.apply(
+    features: Any = model.apply(
         {"params": weights["params"]}, batch["frames"], batch["ids"]
     )
+    video, text, scale = features
     same = (batch["ids"][:, None] == batch["ids"][None]).all(-1)
     false_negative = same & ~jnp.eye(len(same), dtype=bool)
     logits = jnp.exp(jnp.minimum(scale, LARGEST_LOGIT_SCALE)) * text @ video.T
     logits = jnp.where(false_negative, -jnp.inf, logits)
     right = jnp.arange(len(logits))
-    loss = sum(
-        optax.softmax_cross_entropy_with_integer_labels(x, right).mean() / 2
-        for x in (logits, logits.T)
-    )
+    loss = jnp.zeros(())
+    for x in (logits, logits.T):
+        loss += optax.softmax_cross_entropy_with_integer_labels(x, right).mean() / 2
     for name in ATTRIBUTES:
         answer = batch[f"attribute/{name}"]
         asked = answer >= 0
@@ -234,9 +234,9 @@ def measure(folder: Path, seed: int = 1_000_000) -> dict[str, float]:
 @command
 def main() -> int:
     """Trains, saves in float16, measures what was saved."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Pre-trains the demo's tiny CLIP.")
     parser.add_argument("--output", type=Path, default=BACKBONE, help="folder to write")
-    parser.add_argument("--steps", type=int, default=4000, help="length of the run")
+    parser.add_argument("--steps", type=int, default=2500, help="length of the run")
     parser.add_argument("--seed", type=int, default=0, help="of weights and stills")
     parser.add_argument(
         "--measure", action="store_true", help="only measure the backbone in --output"

@@ -1,0 +1,150 @@
+"""The feed: the same sequence wherever it starts and however it is shared."""
+
+import numpy as np
+import pytest
+
+from data_pipelines.errors import UserError
+from data_pipelines.feed import (
+    Split,
+    TrainFeed,
+    bucket_length,
+    caption_lengths,
+    evaluation_batches,
+)
+from data_pipelines.frames import encode_jpeg
+
+VIDEOS, FRAMES, CONTEXT = 22, 2, 24
+
+
+@pytest.fixture(scope="module")
+def split():
+    rng = np.random.default_rng(0)
+    frames = np.empty((VIDEOS, FRAMES), object)
+    for v in range(VIDEOS):
+        for f in range(FRAMES):
+            grey = np.full((8, 8, 3), 10 * v + f, np.uint8)
+            frames[v, f] = encode_jpeg(grey)
+    counts = rng.integers(1, 4, VIDEOS)
+    start = np.r_[0, np.cumsum(counts)]
+    captions = [f"caption {i}" for i in range(start[-1])]
+    ids = [f"video{v}" for v in range(VIDEOS)]
+    return Split("train", ids, frames, captions, start, [{}] * VIDEOS)
+
+
+@pytest.fixture(scope="module")
+def caption_ids(split):
+    rng = np.random.default_rng(1)
+    ids = np.zeros((len(split.captions), CONTEXT), np.int32)
+    for row in ids:
+        row[: rng.integers(3, CONTEXT)] = 7
+    return ids
+
+
+def feed(split, ids, **options):
+    return TrainFeed(split, ids, **{"batch_size": 4, "seed": 3, **options})
+
+
+def run(feed, start, stop):
+    return list(feed.batches(start, stop))
+
+
+def same(a, b):
+    return all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_restart_anywhere(split, caption_ids):
+    whole = run(feed(split, caption_ids), 0, 12)
+    assert len(whole) == 12
+    for start in (1, 5, 11):
+        rest = run(feed(split, caption_ids), start, 12)
+        assert all(same(a, b) for a, b in zip(rest, whole[start:], strict=True))
+    assert not same(whole[0], whole[1])
+
+
+def test_frames_and_captions_are_those_of_the_videos(split, caption_ids):
+    for batch in run(feed(split, caption_ids), 0, 5):
+        grey = batch["frames"][:, :, 0, 0, 0]
+        expected = 10 * batch["video"][:, None] + np.arange(FRAMES)
+        assert np.abs(grey.astype(int) - expected).max() <= 2
+        assert (split.video_of_caption[batch["caption"]] == batch["video"]).all()
+        length = batch["text_ids"].shape[1]
+        np.testing.assert_array_equal(
+            batch["text_ids"], caption_ids[batch["caption"], :length]
+        )
+        assert not caption_ids[batch["caption"], length:].any()
+
+
+@pytest.mark.parametrize("epoch_of", ["videos", "pairs"])
+def test_an_epoch_goes_through_everything_once(split, caption_ids, epoch_of):
+    one = feed(split, caption_ids, epoch_of=epoch_of, batch_size=2)
+    key = "video" if epoch_of == "videos" else "caption"
+    count = VIDEOS if epoch_of == "videos" else len(split.captions)
+    orders = []
+    for epoch in range(2):
+        steps = one.steps_per_epoch
+        batches = run(one, epoch * steps, (epoch + 1) * steps)
+        seen = np.concatenate([batch[key] for batch in batches])
+        assert len(set(seen.tolist())) == len(seen) == count // 2 * 2
+        orders.append(seen.tolist())
+    assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_hosts_share_one_global_order(split, caption_ids, hosts):
+    whole = run(feed(split, caption_ids), 0, 7)
+    shares = [
+        run(feed(split, caption_ids, shard_index=i, shard_count=hosts), 0, 7)
+        for i in range(hosts)
+    ]
+    for step, batch in enumerate(whole):
+        for name in batch:
+            # Equal shapes too: all hosts must cut captions to the same bucket.
+            joined = np.concatenate([share[step][name] for share in shares])
+            np.testing.assert_array_equal(joined, batch[name])
+
+
+def test_groups_stay_together(split, caption_ids):
+    for batch in run(feed(split, caption_ids, group_size=2), 0, 5):
+        video = batch["video"].reshape(-1, 2)
+        assert (video[:, 0] % 2 == 0).all()
+        assert (video[:, 1] == video[:, 0] + 1).all()
+
+
+def test_captions_change_from_epoch_to_epoch(split, caption_ids):
+    one = feed(split, caption_ids, batch_size=22)
+    chosen = [dict(zip(b["video"], b["caption"], strict=True)) for b in run(one, 0, 6)]
+    assert any(x != chosen[0] for x in chosen[1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"batch_size": 23}, "22 videos, too few for one batch of 23"),
+        ({"group_size": 3}, "does not divide"),
+        ({"shard_count": 3}, "does not divide"),
+        ({"epoch_of": "days"}, "epoch_of"),
+        ({"epoch_of": "pairs", "group_size": 2}, "group_size"),
+    ],
+)
+def test_what_is_refused(split, caption_ids, options, says):
+    with pytest.raises(UserError, match=says):
+        feed(split, caption_ids, **options)
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_evaluation_sees_every_video_once(split, hosts):
+    shares = [list(evaluation_batches(split, 8, i, hosts)) for i in range(hosts)]
+    seen = []
+    for parts in zip(*shares, strict=True):
+        for part in parts:
+            seen += part["index"][part["mask"]].tolist()
+            assert len(part["index"]) == 8 // hosts
+    assert seen == list(range(VIDEOS))
+
+
+def test_lengths_and_buckets():
+    ids = np.array([[5, 0, 6, 0], [5, 0, 0, 0]])
+    assert caption_lengths(ids).tolist() == [3, 1]
+    assert bucket_length(9, 77) == 16
+    assert bucket_length(77, 77) == 77
+    assert bucket_length(30, 31) == 31

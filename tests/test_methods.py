@@ -1,0 +1,114 @@
+"""What is trained: numbers, strict rules, and that nothing else moves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vop_jax.backbone import abstract_params
+from vop_jax.dual_encoder import DualEncoder
+from vop_jax.methods import METHODS, count_trained, paths, select, trained_mask
+from vop_jax.optimizer import OptimizerConfig, make_optimizer
+from vop_jax.prompts import PromptConfig
+from vop_jax.sizes import SIZES
+from vop_jax.train_step import initial_state, make_train_step, merge
+
+# Trainable numbers for ViT-B/32 with 12 frames; the frame positions of F, which the
+# paper does not count, apart.
+COUNTS = {
+    "zero_shot": 0,
+    "full": 151_277_313,
+    "bias": 171_008,
+    "proj": 655_360,
+    "partial": 10_240_256,
+    "vop": 122_880,
+    "vop_p": 528_384,
+    "vop_c": 14_257_152,
+    "vop_f": 122_880 + 9_216,
+    "vop_fp": 393_216 + 9_216,
+    "vop_fc": 14_269_440 + 9_216,
+}
+
+
+def shapes(size, config):
+    frames = jax.ShapeDtypeStruct(
+        (1, config.num_frames, size.image_size, size.image_size, 3), jnp.uint8
+    )
+    ids = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+    key = jax.random.key(0)
+    init = DualEncoder(size, config).init
+    return jax.eval_shape(init, {"params": key, "prompts": key}, frames, ids)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_trainable_numbers(name):
+    size, method = SIZES["vit_b32"], METHODS[name]
+    variables = shapes(size, method.prompt_config(size.vision.layers))
+    mask = trained_mask(variables, method.trained)
+    assert count_trained(variables, mask) == COUNTS[name]
+
+
+@pytest.mark.parametrize(
+    ("trained", "says"),
+    [
+        ((r"prompts/.*", r".*/text_prompts"), "claimed by"),
+        ((r"prompts/.*", r"params/vision/nothing"), "no leaf matches"),
+        (("params/logit_scale",), "no rule says whether prompts"),
+    ],
+)
+def test_rules_are_strict(trained, says):
+    variables = shapes(SIZES["demo"], PromptConfig(text_length=2))
+    with pytest.raises(ValueError, match=says):
+        trained_mask(variables, trained)
+
+
+def test_a_new_backbone_leaf_must_be_decided_about():
+    params = abstract_params(SIZES["demo"])
+    params["vision"]["novelty"] = jax.ShapeDtypeStruct((3,), jnp.float32)
+    with pytest.raises(ValueError, match="no rule says whether params/vision/novelty"):
+        trained_mask({"params": params}, METHODS["proj"].trained)
+
+
+@pytest.mark.parametrize("name", ["vop", "partial", "bias"])
+def test_only_the_trained_leaves_change(name):
+    size, method = SIZES["demo"], METHODS[name]
+    config = method.prompt_config(size.vision.layers)
+    model = DualEncoder(size, config)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(0, 0.1, x.shape), jnp.float32),
+        shapes(size, config),
+    )
+    mask = trained_mask(variables, method.trained)
+    trainable = select(variables, mask, trained=True)
+    frozen = select(variables, mask, trained=False)
+    optimizer = make_optimizer(OptimizerConfig(warmup=0), trainable, 10)
+    state = initial_state(trainable, optimizer)
+    batch = {
+        "frames": rng.integers(0, 256, (4, 2, 48, 48, 3), np.uint8),
+        "text_ids": np.array([[78, 3, 79], [78, 4, 79], [78, 5, 79], [78, 6, 79]]),
+    }
+    count = count_trained(variables, mask)
+    moments = [x for x in jax.tree.leaves(state.optimizer) if x.ndim]
+    # Two moments of what trains and of nothing else.
+    assert sum(x.size for x in moments) == 2 * count
+    state, metrics = jax.jit(make_train_step(model, optimizer))(state, frozen, batch)
+    assert np.isfinite(metrics["loss"])
+    after, chosen = paths(merge(state.trainable, frozen)), paths(mask)
+    for path, before in paths(variables).items():
+        same = np.array_equal(before, after[path])
+        assert same != chosen[path], path
+
+
+def test_decay_spares_biases_and_clipping_sees_only_what_trains():
+    tree = {
+        "a": {"kernel": jnp.ones(3), "bias": jnp.ones(3)},
+        "b": {"kernel": optax.MaskedNode()},
+    }
+    config = OptimizerConfig(learning_rate=1.0, warmup=0, weight_decay=0.5)
+    optimizer = make_optimizer(config, tree, 10)
+    gradient = jax.tree.map(jnp.zeros_like, tree)
+    updates, _ = optimizer.update(gradient, optimizer.init(tree), tree)
+    np.testing.assert_allclose(updates["a"]["kernel"], -0.5)
+    np.testing.assert_allclose(updates["a"]["bias"], 0)

@@ -5,6 +5,7 @@ is printed.
 """
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -28,6 +29,9 @@ from rich.text import Text
 
 # Seconds between two lines of progress where the line cannot be redrawn.
 _LINE_INTERVAL = 10.0
+# Wider than any table: rich would cut cells off to make a table fit, and a figure that
+# wraps can still be read.
+_TABLE_WIDTH = 10_000
 
 _is_main = True
 
@@ -64,24 +68,40 @@ def warn(text: str) -> None:
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Prints a table; all columns but the first are numbers, set to the right."""
-    if not _is_main:
-        return
-    drawn = Table(title=title, title_justify="left", title_style="bold", box=None)
+    # Text, because rich reads square brackets in a plain string as its markup.
+    drawn = Table(title=Text(title), title_justify="left", title_style="bold", box=None)
     for i, column in enumerate(columns):
-        drawn.add_column(column, justify="right" if i else "left", no_wrap=True)
+        justify = "right" if i else "left"
+        drawn.add_column(Text(str(column)), justify=justify, no_wrap=True)
     for row in rows:
         drawn.add_row(*(Text(str(cell)) for cell in row))
-    width = None if sys.stdout.isatty() else 120
-    Console(file=sys.stdout, width=width, highlight=False).print(drawn)
+    # Drawn aside and then said, so that a progress line below is moved out of the way.
+    buffer = io.StringIO()
+    console = Console(
+        file=buffer, width=_TABLE_WIDTH, force_terminal=sys.stdout.isatty()
+    )
+    console.print(drawn)
+    say(buffer.getvalue().rstrip("\n"))
+
+
+def _clock(seconds: float) -> str:
+    """Seconds as `9 s`, `1:02` or `1:00:02`."""
+    whole = round(max(seconds, 0))
+    minutes, left = divmod(whole, 60)
+    if not minutes:
+        return f"{left} s"
+    if minutes < 60:
+        return f"{minutes}:{left:02}"
+    return f"{minutes // 60}:{minutes % 60:02}:{left:02}"
 
 
 class _Rate(ProgressColumn):
     """Units per second, from the whole of the work so far."""
 
     def render(self, task: RichTask) -> Text:
-        rate = task.finished_speed or task.speed
+        rate = task.completed / task.elapsed if task.elapsed else 0
         return Text(f"{rate:,.1f} {task.fields['unit']}/s" if rate else "")
 
 
@@ -90,21 +110,24 @@ class Bar:
 
     def __init__(self, name: str, total: int, unit: str):
         self._name, self._total, self._unit = name, total, unit
-        self._done, self._since = 0, time.monotonic()
+        self._done, self._since = 0.0, time.monotonic()
         self._printed = self._since
         self._fields: dict[str, Any] = {}
         self._rich: Progress | None = None
         if _is_main and sys.stderr.isatty():
             self._rich = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
                 _Rate(),
-                TextColumn("{task.fields[shown]}"),
+                TextColumn("{task.fields[shown]}", markup=False),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
                 console=Console(file=sys.stderr),
+                # Redirected, what is said would land on the standard error; that is
+                # wanted only where both are the same terminal.
+                redirect_stdout=sys.stdout.isatty(),
             )
             self._task = self._rich.add_task(name, total=total, unit=unit, shown="")
             self._rich.start()
@@ -115,7 +138,7 @@ class Bar:
         self._fields.update(fields)
         if self._rich is not None:
             self._rich.update(self._task, advance=count, shown=self._shown())
-        elif _is_main and time.monotonic() - self._printed > _LINE_INTERVAL:
+        elif _is_main and time.monotonic() - self._printed >= _LINE_INTERVAL:
             self._line()
 
     def close(self) -> None:
@@ -130,15 +153,19 @@ class Bar:
 
     def _line(self) -> None:
         self._printed = now = time.monotonic()
-        rate = self._done / max(now - self._since, 1e-9)
-        left = (self._total - self._done) / rate if rate else 0
-        print(
-            f"{self._name} {self._done:,.0f}/{self._total:,.0f} "
-            f"{rate:,.1f} {self._unit}/s {self._shown()} "
-            f"{now - self._since:.0f} s, {left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
+        took = now - self._since
+        rate = self._done / max(took, 1e-9)
+        parts = [
+            f"{self._name} {self._done:,.0f}/{self._total:,.0f}",
+            f"{rate:,.1f} {self._unit}/s",
+            self._shown(),
+            _clock(took),
+        ]
+        # Before the first unit is done nobody knows how long the rest takes.
+        if self._done:
+            parts.append(f"{_clock((self._total - self._done) / rate)} left")
+        line = ", ".join(part for part in parts if part)
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

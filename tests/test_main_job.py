@@ -151,7 +151,9 @@ def test_a_folder_of_another_configuration_is_left_alone(finished, data_dir):
         ("", {"mesh__data": 3}, "there are 8"),
     ],
 )
-def test_what_is_refused_leaves_no_folder(data_dir, tmp_path, short_form, changes, says):
+def test_what_is_refused_leaves_no_folder(
+    data_dir, tmp_path, short_form, changes, says
+):
     folder = RunFolder(tmp_path / "run")
     with pytest.raises(UserError, match=says):
         run_job(config(data_dir, short_form, **changes), folder)

@@ -33,17 +33,28 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
         left = flags.FLAGS(list(arguments))
     except UserError:
         raise
-    except OSError as error:
-        raise UserError(f"--config: {str(error).splitlines()[0]}") from None
     # ml_collections answers an unknown field with the error of the mapping it is.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = str(error.args[0] if error.args else error).strip().splitlines()[0]
-        raise UserError(reason) from None
+        raise UserError(_first_reason(error)) from None
     if len(left) > 1:
         raise UserError(f"{left[1]!r} is not a flag; see --help")
     if _CONFIG.value is None:
         raise UserError("--config is missing, for example --config=configs/vop.py")
+    try:
+        _CONFIG.value.to_dict()
+    # A file that cannot be read shows only when something of it is wanted.
+    except OSError as error:
+        raise UserError(f"--config: {str(error).strip().splitlines()[-1]}") from None
     return left
+
+
+def _first_reason(error: BaseException) -> str:
+    """What an error says, in one line; one that wraps another says what that says."""
+    inner = error.args[0] if error.args else error
+    if isinstance(inner, BaseException) and inner is not error:
+        return _first_reason(inner)
+    text = " ".join(str(inner).split())
+    return f"no such field: {text}" if isinstance(error, KeyError) else text
 
 
 @command

@@ -66,7 +66,8 @@ case "${1:-}" in
     install requirements-test.txt
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
-    exec .venv/bin/pyright
+    # It would otherwise look for the packages in the Python that PATH finds first.
+    exec .venv/bin/pyright --pythonpath .venv/bin/python
     ;;
   *)
     install "$requirements"

@@ -96,6 +96,11 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         unclean = self.unclean.setdefault(split, [])
         key = 0
         for record in self.records(split):
+            if not all(caption.strip() for caption in record.captions or ("",)):
+                raise UserError(
+                    f"{split} video {record.video_id} has an empty caption; mend the "
+                    "annotations"
+                )
             try:
                 decoded = decode_uniform(record.path, self._num_frames)
             except VideoError as error:

@@ -4,6 +4,8 @@ python -m data_pipelines.prepare --dataset=demo --output=data
 """
 
 import argparse
+import contextlib
+import io
 import json
 import os
 from pathlib import Path
@@ -62,10 +64,9 @@ def prepare(
         image_size=image_size,
         allow_missing_test=allow_missing_test,
     )
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(verify_ssl=True),
-        file_format="tfrecord",
-    )
+    # TFDS announces downloads, of which there are none, on the standard output.
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(file_format="tfrecord")
     (path / "files.json").write_text(json.dumps(builder.unclean, indent=1))
     return path
 

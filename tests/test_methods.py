@@ -87,7 +87,7 @@ def test_only_the_trained_leaves_change(name):
     state = initial_state(trainable, optimizer)
     batch = {
         "frames": rng.integers(0, 256, (4, 2, 48, 48, 3), np.uint8),
-        "text_ids": np.array([[78, 3, 79], [78, 4, 79], [78, 5, 79], [78, 6, 79]]),
+        "text_ids": np.array([[1, word, size.eos_id] for word in (3, 4, 5, 6)]),
     }
     count = count_trained(variables, mask)
     moments = [x for x in jax.tree.leaves(state.optimizer) if x.ndim]

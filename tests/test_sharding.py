@@ -21,7 +21,7 @@ CONFIG = PromptConfig(text_length=2, video_length=2)
 def single():
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (8, 2, 48, 48, 3), np.uint8)
-    ids = np.array([[78, 10 + n, 20 + n, 79] for n in range(8)])
+    ids = np.array([[1, 10 + n, 20 + n, SIZE.eos_id] for n in range(8)])
     model = DualEncoder(SIZE, CONFIG)
     key = jax.random.key(0)
     shapes = jax.eval_shape(model.init, {"params": key, "prompts": key}, frames, ids)

@@ -1,8 +1,6 @@
 """Embeds a split and scores it."""
 
 import functools
-from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,7 +16,7 @@ from data_pipelines.feed import (
     evaluation_batches,
 )
 from vop_jax.dual_encoder import DualEncoder
-from vop_jax.metrics import pair_accuracy, retrieval_metrics
+from vop_jax.metrics import retrieval_metrics, same_end_accuracy, twin_accuracy
 from vop_jax.sharding import put_batch
 
 TEXT_BATCH = 256
@@ -102,34 +100,10 @@ def score(
         **retrieval_metrics(similarity, split.video_of_caption, ties),
     }
     if split.extras and "twin" in split.extras[0]:
-        results |= order_accuracy(similarity, split.extras)
-    return results
-
-
-def order_accuracy(
-    similarity: Float[np.ndarray, "N N"], extras: Sequence[dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """How often a clip is told from its reversed twin, and from its same-end variant.
-
-    Args:
-        similarity: of the demo's clips in groups of four, one caption a clip.
-        extras: of the clips.
-
-    Returns:
-        `twins` and `same_end`, each with `t2v`, `v2t` in percent and `families`, the
-        mean of both directions per family of events. Chance is 50.
-    """
-    index = np.arange(len(extras))
-    results = {}
-    # Place in the group: bit 0 is the twin, bit 1 the variant.
-    for name, bit in (("twins", 1), ("same_end", 2)):
-        t2v, v2t = pair_accuracy(similarity, index ^ bit)
-        families = defaultdict(list)
-        for extra, one, other in zip(extras, t2v, v2t, strict=True):
-            families[extra["family"]].append((one + other) / 2)
-        results[name] = {
-            "t2v": 100 * float(t2v.mean()),
-            "v2t": 100 * float(v2t.mean()),
-            "families": {k: 100 * float(np.mean(v)) for k, v in families.items()},
+        columns = {
+            key: [extra[key] for extra in split.extras]
+            for key in ("group", "variant", "twin", "family")
         }
+        results["twins"] = twin_accuracy(similarity, **columns)
+        results["same_end"] = same_end_accuracy(similarity, **columns)
     return results

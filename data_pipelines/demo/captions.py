@@ -27,6 +27,8 @@ JOINS = (
     ("comes to", "joins", "approaches"),
     ("leaves", "moves away from", "goes away from"),
 )
+# When in a film a still of it was taken; said before a sentence.
+TIMES = ("at the start ", "at the end ")
 WORDINGS = 3
 TEMPLATES = 4
 
@@ -69,6 +71,7 @@ def vocabulary() -> list[str]:
         *APPEARS,
         *MEETS,
         *JOINS,
+        TIMES,
         ("a here on background at and then first is followed by pointing to from",),
     ]
     return sorted({word for group in phrases for x in group for word in x.split()})

@@ -236,7 +236,7 @@ def main() -> int:
     """Trains, saves in float16, measures what was saved."""
     parser = argparse.ArgumentParser(description="Pre-trains the demo's tiny CLIP.")
     parser.add_argument("--output", type=Path, default=BACKBONE, help="folder to write")
-    parser.add_argument("--steps", type=int, default=2500, help="length of the run")
+    parser.add_argument("--steps", type=int, default=4000, help="length of the run")
     parser.add_argument("--seed", type=int, default=0, help="of weights and stills")
     parser.add_argument(
         "--measure", action="store_true", help="only measure the backbone in --output"

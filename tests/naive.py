@@ -25,8 +25,15 @@ def activation(x, name):
     return x * 0.5 * (1 + jax.lax.erf(x / np.sqrt(2)))
 
 
-def layer(x, weights, size, mask=None):
+def adapted(x, weights):
+    """What a bottleneck with its own weights adds."""
+    hidden = jnp.maximum(x @ weights["down.weight"].T + weights["down.bias"], 0)
+    return hidden @ weights["up.weight"].T + weights["up.bias"]
+
+
+def layer(x, weights, size, mask=None, adapters=None):
     """One whole layer on `[B, S, D]`; mask `[S, S]` is added to the scores."""
+    adapters = adapters or {}
     attention = weights["attention"]
     h = layer_norm(x, weights["ln_1"], size.epsilon)
 
@@ -41,10 +48,24 @@ def layer(x, weights, size, mask=None):
     mixed = jnp.einsum("bhst,bhte->bshe", jax.nn.softmax(scores, axis=-1), v)
     out = attention["out"]
     x = x + jnp.einsum("bshe,hed->bsd", mixed, out["kernel"]) + out["bias"]
+    if "attention" in adapters:
+        x = x + adapted(h, adapters["attention"])
     h = layer_norm(x, weights["ln_2"], size.epsilon)
     fc_1, fc_2 = weights["mlp"]["fc_1"], weights["mlp"]["fc_2"]
-    h = activation(h @ fc_1["kernel"] + fc_1["bias"], size.activation)
-    return x + h @ fc_2["kernel"] + fc_2["bias"]
+    wide = activation(h @ fc_1["kernel"] + fc_1["bias"], size.activation)
+    x = x + wide @ fc_2["kernel"] + fc_2["bias"]
+    return x + adapted(h, adapters["mlp"]) if "mlp" in adapters else x
+
+
+def adapters_of(variables, tower, i):
+    """The adapters of layer i by place; i counts from the first that has any."""
+    found = {}
+    flat = variables.get("prompts", {}).get(tower, {}).get("adapters", {})
+    for name, value in flat.items():
+        place, part = name.split(".", 1)
+        if 0 <= i < len(value):
+            found.setdefault(place, {})[part] = value[i]
+    return found
 
 
 def layer_weights(tower, i, layers):
@@ -76,7 +97,9 @@ def encode_texts(size, config, variables, ids):
             count = table.shape[1]
             prompt = jnp.broadcast_to(table[i - first], (len(x), *table.shape[1:]))
             x = jnp.concatenate([prompt, x], axis=1)
-        x = layer(x, weights, tower_size, causal(x.shape[1]))[:, count:]
+        beside = adapters_of(variables, "text", i - first)
+        mask = causal(x.shape[1])
+        x = layer(x, weights, tower_size, mask, beside)[:, count:]
     end = (full == size.eos_id).argmax(-1)
     x = layer_norm(x, tower["ln_final"], tower_size.epsilon)[np.arange(len(x)), end]
     return unit(x @ tower["projection"])
@@ -109,10 +132,40 @@ def lstm(weights, x, suffix):
     return jnp.stack(outputs if not suffix else outputs[::-1])
 
 
-def context_prompts(weights, classes, count):
+def encoder_layer(weights, x, heads):
+    """One pre-norm layer of PyTorch's TransformerEncoder on `[F, D]`, head by head."""
+
+    def norm(x, name):
+        parts = {"scale": weights[f"{name}.weight"], "bias": weights[f"{name}.bias"]}
+        return layer_norm(x, parts, 1e-5)
+
+    width = x.shape[-1]
+    mixed = norm(x, "norm1") @ weights["self_attn.in_proj_weight"].T
+    q, k, v = jnp.split(mixed + weights["self_attn.in_proj_bias"], 3, axis=-1)
+    size, outputs = width // heads, []
+    for n in range(heads):
+        part = slice(n * size, (n + 1) * size)
+        scores = jax.nn.softmax(q[:, part] @ k[:, part].T / np.sqrt(size), axis=-1)
+        outputs.append(scores @ v[:, part])
+    out = jnp.concatenate(outputs, -1) @ weights["self_attn.out_proj.weight"].T
+    x = x + out + weights["self_attn.out_proj.bias"]
+    h = norm(x, "norm2") @ weights["linear1.weight"].T + weights["linear1.bias"]
+    h = activation(h, "gelu")
+    return x + h @ weights["linear2.weight"].T + weights["linear2.bias"]
+
+
+def context_tokens(weights, classes, count, cmm, heads):
     """FC(CMM(C)) for one video, `[F, D] -> [F, P, D]`."""
-    both = jnp.concatenate([lstm(weights, classes, x) for x in ("", "_reverse")], -1)
-    flat = both @ weights["fc.weight"].T + weights["fc.bias"]
+    if cmm == "transformer":
+        said = classes + weights["transformer.positions"]
+        for i in range(4):
+            start = f"transformer.layers.{i}."
+            own = {k[len(start) :]: v for k, v in weights.items() if start in k}
+            said = encoder_layer(own, said, heads)
+    else:
+        ways = {"lstm": ("",), "bilstm": ("", "_reverse")}[cmm]
+        said = jnp.concatenate([lstm(weights, classes, x) for x in ways], -1)
+    flat = said @ weights["fc.weight"].T + weights["fc.bias"]
     return flat.reshape(len(classes), count, -1)
 
 
@@ -143,6 +196,7 @@ def encode_video(size, config, variables, frames):
     length = x.shape[1]
     for i in range(layers):
         weights = layer_weights(tower, i, layers)
+        beside = adapters_of(variables, "vision", i - first)
         enter = pre if i == 0 else (lambda x: x)
         prompts = []
         if i < split:
@@ -152,12 +206,21 @@ def encode_video(size, config, variables, frames):
             if first <= i < last and "position_prompts" in added:
                 prompts.append(enter(added["position_prompts"][i - first]))
             if first <= i < last and "context" in added:
-                prompts.append(
-                    context_prompts(added["context"], x[:, 0], config.context_length)
+                made = context_tokens(
+                    added["context"],
+                    x[:, 0],
+                    config.context_length,
+                    config.cmm,
+                    tower_size.heads,
                 )
+                if config.cmm_role == "prompts":
+                    prompts.append(made)
+                else:
+                    updated = x[:, 0] + made[:, 0]
+                    x = jnp.concatenate([updated[:, None], x[:, 1:]], axis=1)
             many = sum(p.shape[1] for p in prompts)
             whole = jnp.concatenate([x[:, :1], *prompts, x[:, 1:]], axis=1)
-            whole = layer(whole, weights, tower_size)
+            whole = layer(whole, weights, tower_size, None, beside)
             x = jnp.concatenate([whole[:, :1], whole[:, 1 + many :]], axis=1)
             continue
         if i == split:
@@ -166,7 +229,8 @@ def encode_video(size, config, variables, frames):
         if first <= i < last and "joint_prompts" in added:
             row = enter(added["joint_prompts"][i - max(first, split)])
         parts = [x[:, 0], row, *[frame[1:] for frame in x]]
-        whole = layer(jnp.concatenate(parts)[None], weights, tower_size)[0]
+        whole = jnp.concatenate(parts)[None]
+        whole = layer(whole, weights, tower_size, None, beside)[0]
         rest = whole[count + len(row) :].reshape(count, length - 1, -1)
         x = jnp.concatenate([whole[:count, None], rest], axis=1)
     classes = layer_norm(x[:, 0], tower["ln_post"], tower_size.epsilon)

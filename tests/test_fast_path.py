@@ -53,6 +53,17 @@ CONFIGS = {
     "vop_fc": PromptConfig(
         text_length=2, video_length=2, context_length=2, joint_length=4, split_layer=2
     ),
+    "lstm": PromptConfig(video_length=2, context_length=3, cmm="lstm"),
+    "transformer": PromptConfig(
+        context_length=2, joint_length=1, cmm="transformer", split_layer=3
+    ),
+    "update_cls": PromptConfig(
+        text_length=2, video_length=4, context_length=1, cmm_role="update_cls"
+    ),
+    "adapter_attn": PromptConfig(adapter="attention", adapter_width=5),
+    "adapter_ffn": PromptConfig(
+        adapter="mlp", adapter_width=4, joint_length=2, split_layer=2, first_layer=2
+    ),
     "all layers joint": PromptConfig(text_length=2, joint_length=3, split_layer=0),
     "everything, middle layers": PromptConfig(
         text_length=2,

@@ -10,6 +10,7 @@ from vop_jax.backbone import abstract_params
 from vop_jax.dual_encoder import DualEncoder
 from vop_jax.methods import METHODS, count_trained, paths, select, trained_mask
 from vop_jax.optimizer import OptimizerConfig, make_optimizer
+from vop_jax.parameters import PRINTED, abstract_variables, count_methods
 from vop_jax.prompts import PromptConfig
 from vop_jax.sizes import SIZES
 from vop_jax.train_step import initial_state, make_train_step, merge
@@ -22,6 +23,8 @@ COUNTS = {
     "bias": 171_008,
     "proj": 655_360,
     "partial": 10_240_256,
+    "adapter_attn": 1_982_976,
+    "adapter_ffn": 1_982_976,
     "vop": 122_880,
     "vop_p": 528_384,
     "vop_c": 14_257_152,
@@ -31,22 +34,22 @@ COUNTS = {
 }
 
 
-def shapes(size, config):
-    frames = jax.ShapeDtypeStruct(
-        (1, config.num_frames, size.image_size, size.image_size, 3), jnp.uint8
-    )
-    ids = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    key = jax.random.key(0)
-    init = DualEncoder(size, config).init
-    return jax.eval_shape(init, {"params": key, "prompts": key}, frames, ids)
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_trainable_numbers(name):
-    size, method = SIZES["vit_b32"], METHODS[name]
-    variables = shapes(size, method.prompt_config(size.vision.layers))
-    mask = trained_mask(variables, method.trained)
-    assert count_trained(variables, mask) == COUNTS[name]
+    counts = count_methods(SIZES["vit_b32"], 12)[name]
+    assert counts.trainable_parameters == COUNTS[name]
+    # The paper's own arithmetic slips for F+C: 147,456 numbers.
+    slip = 147_456 / 119_826_432 * 100 if name == "vop_fc" else 0
+    printed = PRINTED.get(name, 0)
+    assert counts.paper_percent - slip == pytest.approx(printed, abs=6e-4)
+
+
+def test_the_papers_rule():
+    counts = count_methods(SIZES["vit_b32"], 12)
+    assert counts["full"].paper_parameters == 119_826_432
+    assert counts["bias"].paper_parameters == 124_928
+    assert counts["partial"].paper_parameters == 7_680_512
+    assert counts["vop_fc"].paper_parameters == 14_269_440
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,7 @@ def test_trainable_numbers(name):
     ],
 )
 def test_rules_are_strict(trained, says):
-    variables = shapes(SIZES["demo"], PromptConfig(text_length=2))
+    variables = abstract_variables(SIZES["demo"], PromptConfig(text_length=2))
     with pytest.raises(ValueError, match=says):
         trained_mask(variables, trained)
 
@@ -78,7 +81,7 @@ def test_only_the_trained_leaves_change(name):
     rng = np.random.default_rng(0)
     variables = jax.tree.map(
         lambda x: jnp.asarray(rng.normal(0, 0.1, x.shape), jnp.float32),
-        shapes(size, config),
+        abstract_variables(size, config),
     )
     mask = trained_mask(variables, method.trained)
     trainable = select(variables, mask, trained=True)

@@ -7,11 +7,13 @@ from typing import Any, TypeVar
 
 from data_pipelines.datasets import find_dataset
 from data_pipelines.errors import UserError
+from vop_jax.adapters import PLACES
+from vop_jax.context import CMMS
 from vop_jax.demo import BACKBONE
 from vop_jax.methods import Method, find_method
 from vop_jax.metrics import TIES
 from vop_jax.optimizer import OptimizerConfig
-from vop_jax.prompts import PromptConfig
+from vop_jax.prompts import ROLES, PromptConfig
 from vop_jax.sharding import MeshConfig
 from vop_jax.towers import ComputeConfig
 
@@ -107,6 +109,23 @@ def check_config(values: dict[str, Any]) -> RunConfig:
     _require(
         prompts.last_layer == 0 or prompts.last_layer >= prompts.first_layer,
         "config.prompts.last_layer must not be before first_layer (0: the last)",
+    )
+    for field, names in (
+        ("cmm", CMMS),
+        ("cmm_role", ROLES),
+        ("adapter", ("", *PLACES)),
+    ):
+        _require(
+            getattr(prompts, field) in names,
+            f"config.prompts.{field} must be one of {', '.join(names)}",
+        )
+    _require(
+        prompts.cmm_role == "prompts" or prompts.context_length <= 1,
+        "config.prompts.cmm_role=update_cls adds one token to each class token; set "
+        "config.prompts.context_length=1",
+    )
+    _require(
+        prompts.adapter_width >= 1, "config.prompts.adapter_width must be 1 or more"
     )
     optimizer = config.optimizer
     _require(

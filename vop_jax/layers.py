@@ -6,7 +6,7 @@ key and value. That is the same function as running the concatenated sequence an
 cutting it, at a fraction of the work.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -147,6 +147,7 @@ class Block(nn.Module):
         prompts: Sequence[Array] = (),
         mask: Bool[Array, "#B #G #H #R S"] | None = None,
         read: Callable[[Array], Array] | None = None,
+        beside: Mapping[str, Callable[[Array], Array]] | None = None,
     ) -> Float[Array, "B G R D"]:
         """Runs the layer.
 
@@ -156,10 +157,13 @@ class Block(nn.Module):
             mask: which tokens each row may see.
             read: picks the rows that go on, `[B, G, S, D] -> [B, G, R, D]`; None
                 means all. In the last layer only one row is ever looked at.
+            beside: `attention` or `mlp` -> what is added to that part's output, from
+                the normalised rows that enter it.
 
         Returns:
             The rows that go on.
         """
+        beside = beside or {}
         norm = LayerNorm(self.size.epsilon, dtype=self.dtype, name="ln_1")
         normed = norm(tokens)
         rows, onward = (
@@ -168,5 +172,8 @@ class Block(nn.Module):
         onward = onward + Attention(self.size, self.dtype, name="attention")(
             rows, normed, [norm(group) for group in prompts], mask
         )
-        normed = LayerNorm(self.size.epsilon, dtype=self.dtype, name="ln_2")(onward)
-        return onward + Mlp(self.size, self.dtype, name="mlp")(normed)
+        if "attention" in beside:
+            onward = onward + beside["attention"](rows)
+        rows = LayerNorm(self.size.epsilon, dtype=self.dtype, name="ln_2")(onward)
+        onward = onward + Mlp(self.size, self.dtype, name="mlp")(rows)
+        return onward + beside["mlp"](rows) if "mlp" in beside else onward

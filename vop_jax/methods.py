@@ -34,6 +34,7 @@ class Method:
         position_length: prompts of each frame position (P).
         context_length: prompts generated from the frames' context (C).
         joint_layers: whether the last third of the layers attends jointly (F).
+        adapter: what adapters stand beside, `attention` or `mlp`.
     """
 
     trained: tuple[str, ...] = ()
@@ -42,9 +43,10 @@ class Method:
     position_length: int = 0
     context_length: int = 0
     joint_layers: bool = False
+    adapter: str = ""
 
-    def prompt_config(self, layers: int) -> PromptConfig:
-        """The method's prompts on a vision tower of that many layers.
+    def prompt_config(self, layers: int, num_frames: int = 12) -> PromptConfig:
+        """The method's additions to a vision tower of that many layers.
 
         The paper splits 12 layers after the 8th; the demo's 4 after the 3rd.
         """
@@ -56,17 +58,19 @@ class Method:
             context_length=self.context_length,
             joint_length=self.text_length if joint else 0,
             split_layer=layers - joint if joint else -1,
+            num_frames=num_frames,
+            adapter=self.adapter,
         )
 
 
 METHODS = {
     "zero_shot": Method(),
     "full": Method(trained=_BACKBONE),
-    "bias": Method(
-        trained=(r"params/.*/bias",),
-    ),
+    "bias": Method(trained=(r"params/.*/bias",)),
     "proj": Method(trained=(r"params/(vision|text)/projection",)),
     "partial": Method(trained=(r"params/(vision|text)/last_layer/.*",)),
+    "adapter_attn": Method(_PROMPTS, adapter="attention"),
+    "adapter_ffn": Method(_PROMPTS, adapter="mlp"),
     "vop": Method(_PROMPTS, text_length=8, video_length=8),
     "vop_p": Method(_PROMPTS, text_length=8, video_length=4, position_length=4),
     "vop_c": Method(_PROMPTS, text_length=8, video_length=4, context_length=4),

@@ -1,43 +1,52 @@
-"""What is prompted: the sources that give each layer its prompts.
+"""What is added to a frozen backbone: the sources that feed each layer.
 
-A prompt source is a table with one row per layer, and a function from (the layer's row,
-the frame tokens entering it) to prompts. Shared and position prompts are rows as they
-stand; context prompts are made from the tokens. Joint attention needs no source of its
-own: it is the split layer after which the frames of a video attend together.
+A source is a table with one row per layer, and a function from (the layer's row, what
+enters) to what is added. Shared and position prompts are rows as they stand; context
+prompts are made from the frame tokens; an adapter is a source of another kind of thing,
+cut to layers in the same way. Joint attention needs no source of its own: it is the
+split layer after which the frames of a video attend together.
 
 Every variable lives in the collection `prompts`, under the name and in the layout of
 `tuned.safetensors`.
 """
 
 import dataclasses
+import functools
 import itertools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-PROMPTS = "prompts"
+from vop_jax.adapters import Adapters, adapt
+from vop_jax.context import ContextTokens
+from vop_jax.sizes import TowerSize
+from vop_jax.variables import added, normal
 
 
 @dataclasses.dataclass(frozen=True)
 class PromptConfig:
-    """How many prompts go where; all zeros is CLIP as it is.
+    """How much of what is added where; all zeros is CLIP as it is.
 
     Attributes:
         text_length: prompts of each prompted text layer.
         video_length: prompts shared by all frames, of each per-frame layer.
         position_length: prompts of each frame position (P).
-        context_length: prompts generated from the frames' context (C).
+        context_length: tokens generated from the frames' context (C).
         joint_length: prompts of each joint layer (F).
         first_layer: the first prompted layer of both towers, counted from 1.
         last_layer: the last prompted layer, included; 0 means the tower's last.
         split_layer: K_s, the layers in which each frame attends to itself; the others
             attend jointly over all frames. -1 means all layers (no joint attention).
         num_frames: F, wanted where prompts belong to frame positions.
+        cmm: what models the context: `bilstm`, `lstm` or `transformer`.
+        cmm_role: whether the generated tokens are `prompts` or, with `update_cls`, the
+            one generated token is added to each frame's class token.
+        adapter: what adapters stand beside, `attention` or `mlp`; empty means none.
+        adapter_width: W, the adapters' bottleneck.
         prompt_std: standard deviation of the prompts' initial values.
         frame_position_std: the same of the frame positional embedding.
         context_forget_bias: initial value of the context LSTM's forget gate bias.
@@ -53,6 +62,10 @@ class PromptConfig:
     last_layer: int = 0
     split_layer: int = -1
     num_frames: int = 12
+    cmm: str = "bilstm"
+    cmm_role: str = "prompts"
+    adapter: str = ""
+    adapter_width: int = 64
     prompt_std: float = 0.02
     frame_position_std: float = 0.02
     context_forget_bias: float = 0.0
@@ -67,17 +80,56 @@ class PromptConfig:
         return self.first_layer - 1, self.last_layer or layers
 
 
-class PromptSource(NamedTuple):
-    """Prompts of a run of layers.
+class Source(NamedTuple):
+    """What is added to a run of layers.
 
     Attributes:
-        rows: arrays with a leading axis over the run's layers, or an empty tuple.
-        generate: (rows of one layer, tokens `[B, G, S, D]` entering it) -> prompts
-            `[P, D]`, `[G, P, D]` or `[B, G, P, D]`.
+        first: the layer of the first row, counted from 0.
+        rows: arrays with a leading axis over layers, or an empty tuple.
+        make: (row of one layer, what enters) -> what is added.
     """
 
+    first: int
     rows: Any
-    generate: Callable[[Any, Array], Array]
+    make: Callable[[Any, Array], Array]
+
+
+class Additions(NamedTuple):
+    """All that is added to a run of layers.
+
+    Attributes:
+        prompts: make prompts `[P, D]`, `[G, P, D]` or `[B, G, P, D]` from the tokens
+            `[B, G, S, D]` entering a layer.
+        updates: make the tokens that enter a layer from those that would.
+        beside: part of a layer (`attention`, `mlp`) -> makes what is added to that
+            part's output from the normalised rows that enter it.
+    """
+
+    prompts: tuple[Any, ...] = ()
+    updates: tuple[Any, ...] = ()
+    beside: Mapping[str, Any] = {}
+
+
+NOTHING = Additions()
+
+
+def _each(function: Callable[..., Any], additions: Additions, *rest: Any) -> Any:
+    """Maps over the sources of additions."""
+    return jax.tree.map(
+        function, additions, *rest, is_leaf=lambda x: isinstance(x, Source)
+    )
+
+
+def rows_of(additions: Additions) -> Any:
+    """The rows of all sources, to be indexed by layer."""
+    return _each(lambda source: source.rows, additions)
+
+
+def bind(additions: Additions, rows: Any) -> Additions:
+    """The sources as functions of what enters, for one layer's rows."""
+    return _each(
+        lambda source, row: functools.partial(source.make, row), additions, rows
+    )
 
 
 class Segment(NamedTuple):
@@ -87,13 +139,44 @@ class Segment(NamedTuple):
         start: the first layer.
         stop: one past the last layer.
         joint: whether all frames attend together.
-        sources: what prompts these layers.
+        additions: what is added to these layers, their rows alone.
     """
 
     start: int
     stop: int
     joint: bool = False
-    sources: tuple[PromptSource, ...] = ()
+    additions: Additions = NOTHING
+
+
+def plan_layers(
+    layers: int,
+    split: int,
+    prompted: tuple[int, int],
+    per_frame: Additions,
+    joint: Additions = NOTHING,
+) -> list[Segment]:
+    """Cuts a tower's layers into runs that are alike.
+
+    Args:
+        layers: K.
+        split: K_s; layers from there on attend jointly.
+        prompted: half-open range of the layers that anything is added to.
+        per_frame: what is added to layers before the split.
+        joint: what is added to the others.
+    """
+    first, last = prompted
+    plan = []
+    for start, stop in itertools.pairwise(sorted({0, first, last, split, layers})):
+        additions = joint if start >= split else per_frame
+
+        def cut(source: Source, start: int = start, stop: int = stop) -> Source:
+            part = operator.itemgetter(slice(start - source.first, stop - source.first))
+            return source._replace(rows=jax.tree.map(part, source.rows))
+
+        inside = first <= start and stop <= last
+        kept = _each(cut, additions) if inside else NOTHING
+        plan.append(Segment(start, stop, start >= split, kept))
+    return plan
 
 
 def _as_it_stands(row: Array, tokens: Array) -> Array:
@@ -101,261 +184,119 @@ def _as_it_stands(row: Array, tokens: Array) -> Array:
     return row
 
 
-def plan_layers(
-    layers: int,
-    split: int,
-    frame_sources: Sequence[tuple[int, PromptSource]],
-    joint_sources: Sequence[tuple[int, PromptSource]] = (),
-    prompted: tuple[int, int] | None = None,
-) -> list[Segment]:
-    """Cuts a tower's layers into runs that are alike.
-
-    Args:
-        layers: K.
-        split: K_s; layers from there on attend jointly.
-        frame_sources: (first layer of its table, source) for per-frame layers.
-        joint_sources: the same for joint layers.
-        prompted: half-open range of prompted layers; None means all.
-    """
-    first, last = prompted or (0, layers)
-    cuts = sorted({0, first, last, split, layers})
-    plan = []
-    for start, stop in itertools.pairwise(cuts):
-        joint = start >= split
-        inside = first <= start and stop <= last
-        sources = (joint_sources if joint else frame_sources) if inside else ()
-        plan.append(
-            Segment(
-                start,
-                stop,
-                joint,
-                tuple(
-                    PromptSource(
-                        jax.tree.map(
-                            operator.itemgetter(slice(start - base, stop - base)),
-                            source.rows,
-                        ),
-                        source.generate,
-                    )
-                    for base, source in sources
-                ),
-            )
-        )
-    return plan
+def _beside(config: PromptConfig, adapters: Any, first: int) -> dict[str, Source]:
+    return {config.adapter: Source(first, adapters(), adapt)} if adapters else {}
 
 
-class TextPrompts(nn.Module):
-    """The prompts of the text tower: `text_prompts [K, P, Dt]`."""
+class _TowerPrompts(nn.Module):
+    """What both towers' additions have: prompts and adapters by layer."""
 
     config: PromptConfig
-    layers: int
-    width: int
+    size: TowerSize
+
+    def table(self, name: str, layers: int, *shape: int) -> Array | None:
+        """A table of prompts, None where it would be empty."""
+        if not (layers > 0 and all(shape)):
+            return None
+        whole = (layers, *shape, self.size.width)
+        return added(self, name, whole, normal(self.config.prompt_std))
+
+
+class TextPrompts(_TowerPrompts):
+    """What is added to the text tower: `text_prompts [K, P, Dt]`."""
 
     @nn.compact
-    def __call__(self) -> list[Segment]:
+    def __call__(self, adapters: Adapters | None = None) -> list[Segment]:
         """The plan of the text tower's layers."""
-        config = self.config
-        first, last = config.prompted(self.layers)
-        sources = []
-        if config.text_length:
-            table = _table(
-                self,
-                "text_prompts",
-                (last - first, config.text_length, self.width),
-                config.prompt_std,
-            )
-            sources.append((first, PromptSource(table, _as_it_stands)))
-        return plan_layers(self.layers, self.layers, sources, prompted=(first, last))
+        config, layers = self.config, self.size.layers
+        first, last = config.prompted(layers)
+        table = self.table("text_prompts", last - first, config.text_length)
+        prompts = () if table is None else (Source(first, table, _as_it_stands),)
+        additions = Additions(prompts, beside=_beside(config, adapters, first))
+        return plan_layers(layers, layers, (first, last), additions)
 
 
-class VideoPrompts(nn.Module):
-    """The prompts of the vision tower.
+class VideoPrompts(_TowerPrompts):
+    """What is added to the vision tower.
 
     Variables: `video_prompts [K_s, P, Dv]`, `position_prompts [K_s, F, P, Dv]`,
-    `context.*` (see `ContextPrompts`), `joint_prompts [K - K_s, P, Dv]` and
+    `context.*` (see `ContextTokens`), `joint_prompts [K - K_s, P, Dv]` and
     `frame_positions [F, Dv]`, each where its count is not zero.
     """
 
-    config: PromptConfig
-    layers: int
-    width: int
-
     def setup(self):
         """Declares the variables."""
-        config = self.config
-        split = config.split(self.layers)
-        first, last = config.prompted(self.layers)
-        per_frame = max(0, min(last, split) - first)
-        joint_first = max(first, split)
-        joint = max(0, last - joint_first)
-        self.frame_positions = None
-        self.shared = self.position = self.joint = self.context = None
-        if per_frame and config.video_length:
-            shape = (per_frame, config.video_length, self.width)
-            self.shared = _table(self, "video_prompts", shape, config.prompt_std)
-        if per_frame and config.position_length:
-            shape = (
-                per_frame,
+        config, layers, width = self.config, self.size.layers, self.size.width
+        split = config.split(layers)
+        first, last = config.prompted(layers)
+        count = min(last, split) - first
+        self.shared = self.table("video_prompts", count, config.video_length)
+        self.position = self.table(
+            "position_prompts", count, config.num_frames, config.position_length
+        )
+        self.joint = self.table(
+            "joint_prompts", last - max(first, split), config.joint_length
+        )
+        self.context = None
+        if count > 0 and config.context_length:
+            self.context = ContextTokens(
+                config.cmm,
+                width,
+                self.size.heads,
                 config.num_frames,
-                config.position_length,
-                self.width,
+                config.context_length,
+                config.context_forget_bias,
+                config.context_fc_scale,
             )
-            self.position = _table(self, "position_prompts", shape, config.prompt_std)
-        if per_frame and config.context_length:
-            self.context = ContextPrompts(config, self.width)
-        if joint and config.joint_length:
-            shape = (joint, config.joint_length, self.width)
-            self.joint = _table(self, "joint_prompts", shape, config.prompt_std)
-        if split < self.layers:
-            shape = (config.num_frames, self.width)
-            self.frame_positions = _table(
-                self, "frame_positions", shape, config.frame_position_std
-            )
+        self.frame_positions = None
+        if split < layers:
+            shape = (config.num_frames, width)
+            initial = normal(config.frame_position_std)
+            self.frame_positions = added(self, "frame_positions", shape, initial)
 
-    def plan(self, ln_pre: Callable[[Array], Array]) -> list[Segment]:
+    def plan(
+        self, ln_pre: Callable[[Array], Array], adapters: Adapters | None = None
+    ) -> list[Segment]:
         """The plan of the vision tower's layers.
 
         Args:
             ln_pre: the tower's first LayerNorm, through which the stored prompts of
                 layer 1 pass together with the tokens, as in the authors' code.
                 Generated prompts enter as they are.
+            adapters: the tower's.
         """
-        first, last = self.config.prompted(self.layers)
-        split = self.config.split(self.layers)
+        config, layers = self.config, self.size.layers
+        first, last = config.prompted(layers)
+        split = config.split(layers)
 
-        def enter(table: Array) -> Array:
-            return table.at[0].set(ln_pre(table[0]))
+        def stored(base: int, *tables: Array | None) -> tuple[Source, ...]:
+            found = [table for table in tables if table is not None]
+            if base == 0:
+                found = [table.at[0].set(ln_pre(table[0])) for table in found]
+            return tuple(Source(base, table, _as_it_stands) for table in found)
 
-        def stored(table: Array, base: int) -> tuple[int, PromptSource]:
-            return base, PromptSource(
-                enter(table) if base == 0 else table, _as_it_stands
-            )
-
-        frame_sources = [
-            stored(table, first)
-            for table in (self.shared, self.position)
-            if table is not None
-        ]
+        beside = _beside(config, adapters, first)
+        per_frame = Additions(stored(first, self.shared, self.position), (), beside)
         if self.context is not None:
-            generate = self.context()
-            frame_sources.append(
-                (first, PromptSource((), lambda _, tokens: generate(tokens[:, :, 0])))
-            )
-        joint_sources = []
-        if self.joint is not None:
-            joint_sources.append(stored(self.joint, max(first, split)))
-        return plan_layers(
-            self.layers, split, frame_sources, joint_sources, prompted=(first, last)
-        )
+            kind, make = ROLES[config.cmm_role]
+            source = Source(first, (), functools.partial(make, self.context()))
+            more = {kind: (*getattr(per_frame, kind), source)}
+            per_frame = per_frame._replace(**more)
+        joint = Additions(stored(max(first, split), self.joint), (), beside)
+        return plan_layers(layers, split, (first, last), per_frame, joint)
 
 
-class ContextPrompts(nn.Module):
-    """Prompts from the frames' context (VoP-C): a BiLSTM over time, then an FC.
-
-    Variables, in PyTorch's layout and gate order (input, forget, cell, output):
-    `lstm.weight_ih_l0 [4H, D]`, `lstm.weight_hh_l0 [4H, H]`, `lstm.bias_ih_l0 [4H]`,
-    `lstm.bias_hh_l0 [4H]`, the same with `_reverse`, `fc.weight [P*D, 2H]` and
-    `fc.bias [P*D]`, with H = D. All layers share them.
-    """
-
-    config: PromptConfig
-    width: int
-
-    @nn.compact
-    def __call__(self) -> Callable[[Float[Array, "B F D"]], Float[Array, "B F P D"]]:
-        """The function from all frames' class tokens to each frame's prompts."""
-        config, width = self.config, self.width
-        bound = width**-0.5
-        lstm = {}
-        for suffix in ("", "_reverse"):
-            for name, shape in {
-                "weight_ih": (4 * width, width),
-                "weight_hh": (4 * width, width),
-                "bias_ih": (4 * width,),
-                "bias_hh": (4 * width,),
-            }.items():
-                leaf = f"{name}_l0{suffix}"
-                initial = _uniform(bound)
-                if name == "bias_ih":
-                    initial = _forget(initial, config.context_forget_bias)
-                lstm[leaf] = _variable(self, f"lstm.{leaf}", shape, initial)
-        outputs = config.context_length * width
-        initial = _uniform((2 * width) ** -0.5 * config.context_fc_scale)
-        weight = _variable(self, "fc.weight", (outputs, 2 * width), initial)
-        bias = _variable(self, "fc.bias", (outputs,), initial)
-
-        def generate(frames: Array) -> Array:
-            hidden = [lstm_direction(lstm, frames, reverse=x) for x in (False, True)]
-            prompts = jnp.concatenate(hidden, axis=-1) @ weight.T + bias
-            shape = (*frames.shape[:2], config.context_length, width)
-            return prompts.reshape(shape).astype(frames.dtype)
-
-        return generate
+def _generate(make: Callable[[Array], Array], row: tuple, tokens: Array) -> Array:
+    """The context's tokens as prompts `[B, F, P, D]`."""
+    del row
+    return make(tokens[:, :, 0])
 
 
-def lstm_direction(
-    weights: dict[str, Array], frames: Float[Array, "B F D"], *, reverse: bool
-) -> Float[Array, "B F H"]:
-    """One direction of PyTorch's LSTM, float32 inside."""
-    suffix = "_reverse" if reverse else ""
-    weight_hh = weights[f"weight_hh_l0{suffix}"]
-    bias = weights[f"bias_ih_l0{suffix}"] + weights[f"bias_hh_l0{suffix}"]
-    # The inputs' share of the gates needs no loop: one matrix product for all frames.
-    inputs = (
-        jnp.einsum(
-            "bfd,gd->fbg",
-            frames.astype(jnp.float32),
-            weights[f"weight_ih_l0{suffix}"],
-        )
-        + bias
-    )
-
-    def step(carry, gates):
-        hidden, cell = carry
-        gates = gates + hidden @ weight_hh.T
-        enter, forget, update, leave = jnp.split(gates, 4, axis=-1)
-        cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(enter) * jnp.tanh(update)
-        hidden = jax.nn.sigmoid(leave) * jnp.tanh(cell)
-        return (hidden, cell), hidden
-
-    start = jnp.zeros((frames.shape[0], weight_hh.shape[1]), jnp.float32)
-    _, hidden = jax.lax.scan(step, (start, start), inputs, reverse=reverse)
-    return jnp.moveaxis(hidden, 0, 1)
+def _update_classes(make: Callable[[Array], Array], row: tuple, tokens: Array) -> Array:
+    """The tokens, with the context's one token added to each class token."""
+    del row
+    return tokens.at[:, :, 0].add(make(tokens[:, :, 0])[:, :, 0])
 
 
-def _uniform(bound: float) -> Callable[[Array, tuple[int, ...]], Array]:
-    """PyTorch's default: uniform within the bound."""
-    return lambda key, shape: jax.random.uniform(
-        key, shape, minval=-bound, maxval=bound
-    )
-
-
-def _forget(
-    initial: Callable[[Array, tuple[int, ...]], Array], bias: float
-) -> Callable[[Array, tuple[int, ...]], Array]:
-    """The initializer of a gate bias, with the forget gate's quarter raised."""
-
-    def raised(key: Array, shape: tuple[int, ...]) -> Array:
-        quarter = shape[0] // 4
-        return initial(key, shape).at[quarter : 2 * quarter].add(bias)
-
-    return raised
-
-
-def _variable(
-    module: nn.Module,
-    name: str,
-    shape: tuple[int, ...],
-    initializer: Callable[[Array, tuple[int, ...]], Array],
-) -> Array:
-    """A float32 variable of the collection `prompts`."""
-    return module.variable(
-        PROMPTS, name, lambda: initializer(module.make_rng(PROMPTS), shape)
-    ).value
-
-
-def _table(
-    module: nn.Module, name: str, shape: tuple[int, ...], deviation: float
-) -> Array:
-    """A variable with normally distributed initial values."""
-    return _variable(module, name, shape, nn.initializers.normal(deviation))
+# A context's role -> which of the additions it is, and how its tokens are used.
+ROLES = {"prompts": ("prompts", _generate), "update_cls": ("updates", _update_classes)}

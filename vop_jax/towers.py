@@ -11,8 +11,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, UInt8
 
+from vop_jax.adapters import Adapters
 from vop_jax.layers import Block, LayerNorm
-from vop_jax.prompts import PromptConfig, Segment, TextPrompts, VideoPrompts
+from vop_jax.prompts import (
+    PromptConfig,
+    Segment,
+    TextPrompts,
+    VideoPrompts,
+    bind,
+    rows_of,
+)
 from vop_jax.sizes import ClipSize, TowerSize
 
 # OpenAI's CLIP pixel statistics, per channel of an image in [0, 1].
@@ -34,13 +42,16 @@ class ComputeConfig:
     scan: bool = True
 
 
-def _layer(block, sources, tokens, layer, **kwargs):
-    """One layer: its parameters and its sources' rows make its prompts."""
+def _layer(block, additions, tokens, layer, **kwargs):
+    """One layer: its parameters, and its rows of what is added."""
     params, rows = layer
-    prompts = [
-        source.generate(row, tokens) for source, row in zip(sources, rows, strict=True)
-    ]
-    return block.apply({"params": params}, tokens, prompts, **kwargs)
+    bound = bind(additions, rows)
+    for update in bound.updates:
+        tokens = update(tokens)
+    prompts = [make(tokens) for make in bound.prompts]
+    return block.apply(
+        {"params": params}, tokens, prompts, beside=bound.beside, **kwargs
+    )
 
 
 def _run_alike(layer, stacked, tokens, *, scan: bool):
@@ -87,8 +98,8 @@ def run_layers(
     for segment in plan:
         if segment.joint and not joint and enter_joint is not None:
             tokens, joint = enter_joint(tokens), True
-        layer = functools.partial(_layer, block, segment.sources)
-        rows = [source.rows for source in segment.sources]
+        layer = functools.partial(_layer, block, segment.additions)
+        rows = rows_of(segment.additions)
         stop = min(segment.stop, layers - 1)
         if stop > segment.start:
             tokens = _run_alike(
@@ -135,6 +146,16 @@ class _Tower(nn.Module):
         )
         self.last_layer = self.param("last_layer", one)
 
+    def make_adapters(self, size: TowerSize) -> None:
+        """Declares `adapters`, None where there are none."""
+        config = self.prompt_config
+        first, last = config.prompted(size.layers)
+        self.adapters = None
+        if config.adapter:
+            self.adapters = Adapters(
+                config.adapter, last - first, size.width, config.adapter_width
+            )
+
     def norm(self, size: TowerSize, name: str) -> LayerNorm:
         """A LayerNorm of the tower's width."""
         return LayerNorm(size.epsilon, dtype=jnp.dtype(self.compute.dtype), name=name)
@@ -169,7 +190,8 @@ class VisionTower(_Tower):
         self.projection = self.param(
             "projection", _normal(deviation), (size.width, self.size.embedding)
         )
-        self.prompts = VideoPrompts(self.prompt_config, size.layers, size.width)
+        self.prompts = VideoPrompts(self.prompt_config, size)
+        self.make_adapters(size)
 
     def embed(self, frames: UInt8[Array, "B F H W 3"]) -> Float[Array, "B F S D"]:
         """Patches, class token and positions; S = 1 + M.
@@ -230,7 +252,7 @@ class VisionTower(_Tower):
             self.layers,
             self.last_layer,
             tokens,
-            self.prompts.plan(self.ln_pre),
+            self.prompts.plan(self.ln_pre, self.adapters),
             scan=self.compute.scan,
             read=read,
             enter_joint=join,
@@ -256,7 +278,8 @@ class TextTower(_Tower):
         self.projection = self.param(
             "projection", _normal(size.width**-0.5), (size.width, self.size.embedding)
         )
-        self.prompts = TextPrompts(self.prompt_config, size.layers, size.width)
+        self.prompts = TextPrompts(self.prompt_config, size)
+        self.make_adapters(size)
 
     def __call__(self, ids: Int[Array, "B N"]) -> Float[Array, "B E"]:
         """The projected EOT token of each caption, not normalised, float32.
@@ -277,7 +300,7 @@ class TextTower(_Tower):
             self.layers,
             self.last_layer,
             tokens,
-            self.prompts(),
+            self.prompts(self.adapters),
             scan=self.compute.scan,
             mask=index[:, None] >= index,
             read=lambda x: jnp.take_along_axis(x, end[:, None, None, None], axis=2),

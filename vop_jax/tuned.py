@@ -35,9 +35,11 @@ def prompt_name(path: str) -> str:
     """The file's name of a leaf of the collection `prompts`.
 
     Both towers keep their prompts in a module `prompts`; the names in it are unique, so
-    what stands before it says nothing.
+    what stands before it says nothing. Adapters are alike in both, so their tower is
+    named: `adapters.vision.attention.down.weight`.
     """
-    return path.split("/prompts/", 1)[1].replace("/", ".")
+    _, tower, module, *names = path.split("/")
+    return ".".join(names if module == "prompts" else [module, tower, *names])
 
 
 def save_tuned(

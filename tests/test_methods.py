@@ -87,7 +87,7 @@ def test_only_the_trained_leaves_change(name):
     trainable = select(variables, mask, trained=True)
     frozen = select(variables, mask, trained=False)
     optimizer = make_optimizer(OptimizerConfig(warmup=0), trainable, 10)
-    state = initial_state(trainable, optimizer)
+    state = initial_state(trainable, optimizer, 1e-3)
     batch = {
         "frames": rng.integers(0, 256, (4, 2, 48, 48, 3), np.uint8),
         "text_ids": np.array([[1, word, size.eos_id] for word in (3, 4, 5, 6)]),

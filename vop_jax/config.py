@@ -13,6 +13,7 @@ from vop_jax.demo import BACKBONE
 from vop_jax.methods import Method, find_method
 from vop_jax.metrics import TIES
 from vop_jax.optimizer import OptimizerConfig
+from vop_jax.presets import find_preset
 from vop_jax.prompts import ROLES, PromptConfig
 from vop_jax.sharding import MeshConfig
 from vop_jax.towers import ComputeConfig
@@ -23,7 +24,33 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """A run's configuration; the fields are those of `configs/vop.py`."""
+    """A run's configuration.
+
+    Attributes:
+        method: a row of the method table: what is prompted and what is trained.
+        dataset: a row of the table of data sets.
+        backbone: a Hugging Face CLIP folder, or `demo` for the embedded one.
+        data_dir: where prepared data sets are.
+        seed: of the prompts' initial values and of the data's order.
+        epochs: number of passes.
+        batch_size: videos of a step, over all devices.
+        group_size: adjacent videos that always share a batch (the demo's twins).
+        epoch_of: what an epoch goes through once: `videos`, or `pairs` of a video and
+            a caption.
+        num_frames: F.
+        renormalize_video: whether the mean over frames is scaled to length 1; the
+            authors' model does not.
+        ties: what equal similarities do to a rank, see `vop_jax.metrics`.
+        prompts: how much of what is added where; the method's own numbers unless
+            changed.
+        optimizer: AdamW's numbers.
+        compute: how the towers compute.
+        mesh: how the devices are arranged.
+        log_every: steps between two lines of metrics.
+        save_every: steps between two checkpoints, each with a validation.
+        keep_checkpoints: how many besides the best on the validation split.
+        evaluation_batch_size: videos of an evaluation step.
+    """
 
     method: str
     dataset: str
@@ -59,6 +86,43 @@ class RunConfig:
     def as_json(self) -> dict[str, Any]:
         """The configuration as JSON values."""
         return dataclasses.asdict(self)
+
+
+def default_values(
+    method: str = "vop", dataset: str = "demo", backbone: str = ""
+) -> dict[str, Any]:
+    """The configuration of a method on a data set as nested values, to be changed.
+
+    Args:
+        method: a row of the method table.
+        dataset: a row of the presets.
+        backbone: a folder, or empty for the data set's own.
+
+    Raises:
+        UserError: there is no such method or data set.
+    """
+    preset, row = find_preset(dataset), find_method(method)
+    prompts = row.prompt_config(preset.vision_layers, preset.num_frames)
+    values = {
+        "method": method,
+        "dataset": dataset,
+        "backbone": backbone or preset.backbone,
+        "data_dir": "data",
+        "seed": 0,
+        "renormalize_video": False,
+        "ties": "mean",
+        "prompts": dataclasses.asdict(prompts) | preset.prompts,
+        "optimizer": dataclasses.asdict(OptimizerConfig())
+        | preset.optimizer
+        | preset.method_optimizer.get(method, {}),
+        "compute": dataclasses.asdict(ComputeConfig()) | preset.compute,
+        "mesh": dataclasses.asdict(MeshConfig()),
+        "keep_checkpoints": 2,
+    }
+    # The frames are said once, outside of the prompts.
+    del values["prompts"]["num_frames"]
+    same = [field.name for field in dataclasses.fields(RunConfig)]
+    return values | {name: getattr(preset, name) for name in same if name not in values}
 
 
 def parse_short_form(text: str) -> dict[str, str]:

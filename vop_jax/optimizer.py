@@ -36,12 +36,12 @@ class OptimizerConfig:
     context_rate: float = 1.0
 
 
-def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up, then a cosine to zero at the last step."""
+def rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Linear warm-up to 1, then a cosine to zero at the last step."""
     warmup = min(steps - 1, round(config.warmup * steps))
     return optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if warmup else config.learning_rate,
-        peak_value=config.learning_rate,
+        init_value=0.0 if warmup else 1.0,
+        peak_value=1.0,
         warmup_steps=warmup,
         decay_steps=max(steps, 1),
     )
@@ -50,7 +50,9 @@ def learning_rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedul
 def make_optimizer(
     config: OptimizerConfig, trainable: Any, steps: int
 ) -> optax.GradientTransformation:
-    """The optimizer of a run of that many steps.
+    """The optimizer of a run of that many steps, for a learning rate of 1.
+
+    The rate itself is part of the state, so that one compiled step serves all rates.
 
     Args:
         config: its numbers.
@@ -70,7 +72,7 @@ def make_optimizer(
         optax.stateless(
             lambda updates, _: jax.tree.map(lambda u, rate: u * rate, updates, rates)
         ),
-        optax.scale_by_learning_rate(learning_rate_schedule(config, steps)),
+        optax.scale_by_learning_rate(rate_schedule(config, steps)),
     )
 
 

@@ -15,7 +15,7 @@ from data_pipelines.feed import TrainFeed
 from data_pipelines.terminal import progress, say, warn
 from vop_jax.checkpoint import Checkpoints
 from vop_jax.evaluate import Embedder, score
-from vop_jax.optimizer import learning_rate_schedule, make_optimizer
+from vop_jax.optimizer import make_optimizer, rate_schedule
 from vop_jax.run import Run
 from vop_jax.run_folder import MetricsWriter
 from vop_jax.sharding import put_batch, put_tree, tree_shardings
@@ -84,7 +84,8 @@ def train(run: Run) -> Any:
     feed = run.feed()
     steps = config.epochs * feed.steps_per_epoch
     optimizer = make_optimizer(config.optimizer, run.trainable, steps)
-    state = jax.jit(lambda tree: initial_state(tree, optimizer))(run.trainable)
+    rate = config.optimizer.learning_rate
+    state = jax.jit(lambda tree: initial_state(tree, optimizer, rate))(run.trainable)
     state = put_tree(run.mesh, jax.device_get(state))
     folder.start(config.as_json())
     checkpoints = Checkpoints(
@@ -125,7 +126,7 @@ class _Loop:
         self._run, self._feed, self._steps = run, feed, steps
         self._checkpoints, self._writer = checkpoints, writer
         self._step = make_train_step(run.model, optimizer)
-        self._schedule = learning_rate_schedule(run.config.optimizer, steps)
+        self._schedule = rate_schedule(run.config.optimizer, steps)
         self._embedder = Embedder(run.model, run.mesh)
 
     def run(self, state: TrainState, start: int) -> TrainState:
@@ -180,10 +181,11 @@ class _Loop:
     def _log(
         self, step: int, metrics: dict[str, jax.Array], figures: dict[str, float]
     ) -> None:
+        rate = self._run.config.optimizer.learning_rate
         self._writer.write(
             step,
             loss=float(metrics["loss"]),
-            learning_rate=float(np.asarray(self._schedule(step - 1))),
+            learning_rate=rate * float(np.asarray(self._schedule(step - 1))),
             gradient_norm=float(metrics["gradient_norm"]),
             **figures,
         )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from vop_jax.dual_encoder import DualEncoder
 from vop_jax.losses import contrastive_loss
@@ -22,10 +22,13 @@ class TrainState(flax.struct.PyTreeNode):
     Attributes:
         step: number of steps done.
         trainable: the variable tree, `optax.MaskedNode` for every frozen leaf.
+        learning_rate: at the top of the schedule; a number of the state and not of the
+            program, so that a search over rates compiles once.
         optimizer: the optimizer's state, of the trained leaves alone.
     """
 
     step: Int[Array, ""]
+    learning_rate: Float[Array, ""]
     trainable: Any
     optimizer: optax.OptState
 
@@ -51,10 +54,15 @@ def loss_of(
 
 
 def initial_state(
-    trainable: Any, optimizer: optax.GradientTransformation
+    trainable: Any, optimizer: optax.GradientTransformation, learning_rate: float
 ) -> TrainState:
     """The state before the first step."""
-    return TrainState(jnp.zeros((), jnp.int32), trainable, optimizer.init(trainable))
+    return TrainState(
+        jnp.zeros((), jnp.int32),
+        jnp.float32(learning_rate),
+        trainable,
+        optimizer.init(trainable),
+    )
 
 
 def make_train_step(
@@ -72,8 +80,12 @@ def make_train_step(
         )(state.trainable)
         updates, moments = optimizer.update(gradient, state.optimizer, state.trainable)
         metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
+        updates = optax.tree.scale(state.learning_rate, updates)
         trainable = optax.apply_updates(state.trainable, updates)
-        return TrainState(state.step + 1, trainable, moments), metrics
+        state = state.replace(
+            step=state.step + 1, trainable=trainable, optimizer=moments
+        )
+        return state, metrics
 
     return train_step
 

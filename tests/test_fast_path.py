@@ -108,12 +108,29 @@ def make(size, name, frames, lengths, seed=0):
     return config, jax.tree_util.tree_map_with_path(draw, shapes), pixels, ids
 
 
+# Compiled for minutes and made of what the others hold already.
+SLOW = ("everything, middle layers", "all layers joint", "adapter_ffn", "lstm")
 CASES = [
     # Both ways of running the layers, in turn.
-    *[(SMALL, name, 3, (3, 7, 12), n % 2 == 0) for n, name in enumerate(CONFIGS)],
-    (LONG, "vop", 1, (3, 40, 77, 20), True),
-    (LONG, "vop_fc", 5, (4, 77), False),
-    (LONG, "vop_fp", 4, (60, 3, 9), True),
+    *[
+        pytest.param(
+            SMALL,
+            name,
+            3,
+            (3, 7, 12),
+            n % 2 == 0,
+            marks=[pytest.mark.slow] if name in SLOW else [],
+            id=name,
+        )
+        for n, name in enumerate(CONFIGS)
+    ],
+    pytest.param(LONG, "vop", 1, (3, 40, 77, 20), True, id="vop, 77 tokens"),
+    pytest.param(
+        LONG, "vop_fc", 5, (4, 77), False, id="vop_fc, long", marks=pytest.mark.slow
+    ),
+    pytest.param(
+        LONG, "vop_fp", 4, (60, 3, 9), True, id="vop_fp, long", marks=pytest.mark.slow
+    ),
 ]
 
 

@@ -38,7 +38,8 @@ class PromptConfig:
         context_length: tokens generated from the frames' context (C).
         joint_length: prompts of each joint layer (F).
         first_layer: the first prompted layer of both towers, counted from 1.
-        last_layer: the last prompted layer, included; 0 means the tower's last.
+        last_layer: the last prompted layer, included; 0, or more than a tower has,
+            means the tower's last.
         split_layer: K_s, the layers in which each frame attends to itself; the others
             attend jointly over all frames. -1 means all layers (no joint attention).
         num_frames: F, wanted where prompts belong to frame positions.
@@ -77,7 +78,7 @@ class PromptConfig:
 
     def prompted(self, layers: int) -> tuple[int, int]:
         """The half-open range of prompted layers, counted from 0."""
-        return self.first_layer - 1, self.last_layer or layers
+        return self.first_layer - 1, min(self.last_layer or layers, layers)
 
 
 class Source(NamedTuple):

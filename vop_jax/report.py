@@ -1,20 +1,17 @@
 """`report/index.html`: curves, results, retrieved examples, in one static file."""
 
 import base64
-import io
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 from jaxtyping import Float
 
 from data_pipelines.feed import Split
+from vop_jax.pages import Line, line_chart, render
 from vop_jax.run_folder import RunFolder, read_metrics, write_atomically
 
-TEMPLATES = Path(__file__).parent / "templates"
 EXAMPLES = 12
 # What the table of results shows: (way, metric, whether more is better).
 _COLUMNS = tuple(
@@ -71,41 +68,6 @@ def _strip(split: Split, video: int, row: Float[np.ndarray, "V"]) -> Strip:
     return Strip(split.video_ids[video], frames, float(row[video]))
 
 
-def _curve(
-    title: str,
-    unit: str,
-    series: dict[str, tuple[Sequence[float], Sequence[float]]],
-) -> str:
-    """A small line chart as inline SVG whose text and axes take the page's colours."""
-    # Imported late: matplotlib takes a moment and only this page needs it.
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.6, 2.5), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
-    colours = ("#2f6f8f", "#b8622b", "#6b7280")
-    for (name, (x, y)), colour in zip(series.items(), colours, strict=False):
-        axes.plot(x, y, label=name, color=colour, linewidth=1.6)
-    axes.set_title(title, fontsize=10, loc="left", color="#808080")
-    axes.set_xlabel("step", fontsize=8, color="#808080")
-    axes.set_ylabel(unit, fontsize=8, color="#808080")
-    axes.tick_params(labelsize=8, colors="#808080")
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color("#808080")
-    axes.grid(alpha=0.25)
-    axes.margins(x=0.01)
-    if len(series) > 1:
-        legend = axes.legend(fontsize=8, frameon=False)
-        for text in legend.get_texts():
-            text.set_color("#808080")
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True)
-    picture = buffer.getvalue()
-    return picture[picture.index("<svg") :]
-
-
 def _curves(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     """(what it shows, SVG) of every curve the metrics have."""
 
@@ -115,7 +77,7 @@ def _curves(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
             points = [(x["step"], x[name]) for x in lines if x.get(name) is not None]
             if points:
                 label = name.removeprefix("validation_").replace("_", " ")
-                found[label] = tuple(zip(*points, strict=True))
+                found[label] = Line(*zip(*points, strict=True))
         return found
 
     wanted = (
@@ -131,7 +93,7 @@ def _curves(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
         ("Gradient norm", "", ("gradient_norm",)),
     )
     return [
-        (title, _curve(title, unit, found))
+        (title, line_chart(title, "step", unit, found))
         for title, unit, names in wanted
         if (found := series(*names))
     ]
@@ -192,12 +154,8 @@ def write_report(
         trained: (path, shape, count) of what trained.
         shown: retrieved examples of the tuned model.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("report.html").render(
+    page = render(
+        "report.html",
         config=config,
         config_text=json.dumps(config, indent=1),
         results=results,

@@ -96,15 +96,16 @@ class Run:
     Args:
         config: its configuration.
         folder: where its files go.
+        like: a run on the same backbone and data, which are then not read again.
     """
 
-    def __init__(self, config: RunConfig, folder: RunFolder):
+    def __init__(self, config: RunConfig, folder: RunFolder, like: "Run | None" = None):
         self.config, self.folder = config, folder
         folder.check(config.as_json())
         self.mesh = make_mesh(config.mesh)
-        self.backbone = load_backbone(config.backbone_folder)
+        self.backbone = like.backbone if like else load_backbone(config.backbone_folder)
         self.model = build_model(config, self.backbone)
-        self.data = load_data(config, self.backbone)
+        self.data = like.data if like else load_data(config, self.backbone)
         variables = initial_variables(self.model, self.backbone, config.seed)
         self.mask = trained_mask(variables, config.row.trained)
         self.leaves = trained_leaves(variables, self.mask)
@@ -149,15 +150,20 @@ class Run:
             self.config.evaluation_batch_size,
         )
 
-    def record(self, name: str, similarity: np.ndarray, trained: int) -> None:
-        """Scores a similarity on the test split under a name."""
-        split = self.data.splits["test"]
-        self.results[name] = {
+    def scored(
+        self, name: str, similarity: np.ndarray, trained: int, split: str = "test"
+    ) -> dict[str, Any]:
+        """What `results.json` holds of a model with that similarity."""
+        return {
             "method": name,
             "dataset": self.config.dataset,
-            **score(similarity, split, self.config.ties),
+            **score(similarity, self.data.splits[split], self.config.ties),
             "trainable_parameters": trained,
         }
+
+    def record(self, name: str, similarity: np.ndarray, trained: int) -> None:
+        """Scores a similarity on the test split under a name."""
+        self.results[name] = self.scored(name, similarity, trained)
 
     def evaluate_untuned(self) -> np.ndarray:
         """Scores CLIP as it is, and on single frames where order is what counts."""

@@ -8,8 +8,8 @@ import pytest
 
 from data_pipelines.demo import world
 from data_pipelines.errors import UserError
-from vop_jax import ablate
-from vop_jax.ablate import Ablation, cell_config
+from vop_jax import ablation as module
+from vop_jax.ablation import Ablation, cell_config
 from vop_jax.config import default_values
 from vop_jax.methods import METHODS
 from vop_jax.studies import STUDIES, Cell, Published, Study
@@ -104,14 +104,14 @@ def test_the_rate_is_chosen_on_the_validation_split(study, monkeypatch, better):
         figures = {"t2v": other, "v2t": other, "learning_rate": rate}
         return figures | {"validation": {"t2v": sides, "v2t": sides}}
 
-    monkeypatch.setattr(ablate, "run_once", run_once)
+    monkeypatch.setattr(module, "run_once", run_once)
     chosen = study[0]._cell(CELLS[1])
     assert [run["learning_rate"] for run in chosen] == [better] * 2
 
 
 def test_what_is_finished_is_not_run_again(study, base, monkeypatch):
     first, output, _ = study
-    monkeypatch.setattr(ablate, "train", lambda run: pytest.fail("trained again"))
+    monkeypatch.setattr(module, "train", lambda run: pytest.fail("trained again"))
     again = Ablation("small", base, output, [0, 1], [0.5, 1.0])
     again.run(lambda: None)
     assert again.finished == first.finished

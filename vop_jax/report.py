@@ -87,6 +87,11 @@ def _curves(lines: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
             "percent",
             ("validation_t2v_R@1", "validation_v2t_R@1"),
         ),
+        (
+            "Order on the validation split; 50 is chance",
+            "percent",
+            ("validation_twins", "validation_same_end"),
+        ),
         ("Learning rate", "", ("learning_rate",)),
         ("Speed", "videos/s", ("videos_per_second",)),
         ("Waiting for data", "share of time", ("data_wait_fraction",)),

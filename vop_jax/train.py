@@ -205,6 +205,11 @@ class _Loop:
             for way in ("t2v", "v2t")
             for name in ("R@1", "R@5", "R@10")
         }
-        self._writer.write(step, **recalls)
+        orders = {
+            f"validation_{name}": (figures[name]["t2v"] + figures[name]["v2t"]) / 2
+            for name in ("twins", "same_end")
+            if name in figures
+        }
+        self._writer.write(step, **recalls, **orders)
         data = {"position": step, "seed": run.config.seed}
         self._checkpoints.save(step, state, data, recalls["validation_t2v_R@1"])

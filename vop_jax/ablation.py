@@ -27,11 +27,11 @@ def cell_config(
 
     Args:
         cell: the cell.
-        base: method -> the configuration that the cell changes.
+        base: method -> a fresh configuration, which the cell changes.
         rate: factor on the method's learning rate.
         seed: of the run.
     """
-    values = json.loads(json.dumps(base(cell.method)))
+    values = base(cell.method)
     for field, value in cell.changes.items():
         *outer, last = field.split(".")
         target = values

@@ -10,6 +10,7 @@ import numpy as np
 from data_pipelines.terminal import say, table
 from vop_jax.config import RunConfig
 from vop_jax.methods import paths
+from vop_jax.metrics import ORDERS, both_ways
 from vop_jax.report import examples, write_report
 from vop_jax.run import Run
 from vop_jax.run_folder import RunFolder, write_atomically
@@ -97,9 +98,7 @@ def _show(run: Run, clock: _Clock) -> None:
     for name, figures in run.results.items():
         t2v, v2t = figures["t2v"], figures["v2t"]
         cells = [t2v["R@1"], t2v["R@5"], t2v["R@10"], t2v["MdR"], v2t["R@1"]]
-        for order in ("twins", "same_end"):
-            if order in figures:
-                cells.append((figures[order]["t2v"] + figures[order]["v2t"]) / 2)
+        cells += [both_ways(figures[order]) for order in ORDERS if order in figures]
         rows.append([name, *(f"{cell:.1f}" for cell in cells)])
     columns = ["", "t2v R@1", "R@5", "R@10", "MdR", "v2t R@1", "twins", "same end"]
     title = f"{run.config.dataset}, test split, {len(rows)} models"

@@ -11,6 +11,11 @@ from data_pipelines.errors import UserError
 # What share of the ties a rank counts.
 _SHARES = {"mean": 0.5, "optimistic": 0.0, "pessimistic": 1.0}
 TIES = (*_SHARES, "clip4clip")
+# What a clip's order is measured by, and what is then compared.
+ORDERS = {
+    "twins": "A clip against its time-reversed twin",
+    "same_end": "A clip against one that differs only in how it got there",
+}
 # Values looked at in one go: a few MB, however large the matrix.
 _BLOCK = 1 << 18
 
@@ -274,6 +279,11 @@ def _accuracy(
             for name in np.unique(families)
         },
     }
+
+
+def both_ways(accuracy: dict[str, Any]) -> float:
+    """The mean of t2v and v2t of `twin_accuracy` or `same_end_accuracy`."""
+    return (accuracy["t2v"] + accuracy["v2t"]) / 2
 
 
 def pair_accuracy(

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from data_pipelines.feed import Split
+from vop_jax.metrics import ORDERS
 from vop_jax.pages import Line, line_chart, render
 from vop_jax.run_folder import RunFolder, read_metrics, write_atomically
 
@@ -123,10 +124,7 @@ def _rows(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 def _orders(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Tables of pair accuracies by family of events, where the data set has them."""
     tables = []
-    for key, title in (
-        ("twins", "A clip against its time-reversed twin"),
-        ("same_end", "A clip against one that differs only in how it got there"),
-    ):
+    for key, title in ORDERS.items():
         having = {name: x[key] for name, x in results.items() if key in x}
         if having:
             families = sorted(next(iter(having.values()))["families"])

@@ -113,6 +113,8 @@ class Run:
         self.frozen = put_tree(self.mesh, select(variables, self.mask, trained=False))
         self.trainable = select(variables, self.mask, trained=True)
         self.results: dict[str, dict[str, Any]] = {}
+        # Kept, so that each model compiles once for all splits and all validations.
+        self._embedders: dict[tuple[DualEncoder, int | None], Embedder] = {}
 
     def feed(self) -> TrainFeed:
         """The training feed of this process."""
@@ -143,7 +145,10 @@ class Run:
         self, model: DualEncoder, variables: Any, split: str, frame: int | None = None
     ) -> np.ndarray:
         """Of a split's captions with its videos."""
-        return Embedder(model, self.mesh, frame).similarity(
+        key = model, frame
+        if key not in self._embedders:
+            self._embedders[key] = Embedder(model, self.mesh, frame)
+        return self._embedders[key].similarity(
             variables,
             self.data.splits[split],
             self.data.ids[split],

@@ -8,20 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from vop_jax.metrics import ORDERS, both_ways
 from vop_jax.pages import Line, dot_chart, line_chart, render
 from vop_jax.run_folder import write_atomically
 from vop_jax.studies import Cell, Study
 
-_ORDERS = {
-    "twins": "A clip against its time-reversed twin",
-    "same_end": "A clip against one that differs only in how it got there",
-}
 _RECALLS = (("t2v", "R@1"), ("t2v", "R@5"), ("t2v", "R@10"), ("v2t", "R@1"))
 Runs = Mapping[str, Sequence[dict[str, Any]]]
-
-
-def _pair(figures: dict[str, Any], order: str) -> float:
-    return (figures[order]["t2v"] + figures[order]["v2t"]) / 2
 
 
 def write_csv(path: Path, finished: Runs) -> None:
@@ -41,9 +34,9 @@ def write_csv(path: Path, finished: Runs) -> None:
             }
             for way in ("t2v", "v2t"):
                 line |= {f"{way}_{key}": x for key, x in run[way].items()}
-            for order in _ORDERS:
+            for order in ORDERS:
                 if order in run:
-                    line[order] = _pair(run, order)
+                    line[order] = both_ways(run[order])
                     families = run[order]["families"].items()
                     line |= {f"{order}_{family}": x for family, x in families}
             lines.append(line)
@@ -64,7 +57,7 @@ def _rows(
     cells: Sequence[Cell], untuned: Mapping[str, dict[str, Any]], finished: Runs
 ) -> tuple[list[str], list[list[str]]]:
     published = any(cell.published for cell in cells)
-    orders = [x for x in _ORDERS if x in next(iter(untuned.values()))]
+    orders = [x for x in ORDERS if x in next(iter(untuned.values()))]
     columns = ["", "learning rate", "numbers", "s/epoch"]
     columns += [" ".join(x) for x in _RECALLS] + [x.replace("_", " ") for x in orders]
     columns += ["paper t2v R@1", "R@5", "R@10", "v2t R@1"] if published else []
@@ -88,7 +81,7 @@ def _rows(
             f"{np.mean([x['seconds_per_epoch'] for x in runs]):.1f}" if trained else "",
         ]
         row += [_spread([x[way][key] for x in runs]) for way, key in _RECALLS]
-        row += [_spread([_pair(x, order) for x in runs]) for order in orders]
+        row += [_spread([both_ways(x[order]) for x in runs]) for order in orders]
         if published:
             figures = [*paper.t2v, paper.v2t_r1] if paper else [None] * 4
             row += ["" if x is None else f"{x:.1f}" for x in figures]
@@ -137,14 +130,14 @@ def _order_tables(
     """Pair accuracies by family of events, where the data set has them."""
     everything = {k: [x] for k, x in untuned.items()} | dict(finished)
     tables = []
-    for order, title in _ORDERS.items():
+    for order, title in ORDERS.items():
         having = {k: runs for k, runs in everything.items() if order in runs[0]}
         if not having:
             continue
         families = sorted(next(iter(having.values()))[0][order]["families"])
         rows = []
         for name, runs in having.items():
-            mean = np.mean([_pair(run, order) for run in runs])
+            mean = np.mean([both_ways(run[order]) for run in runs])
             own = [
                 np.mean([run[order]["families"][family] for run in runs])
                 for family in families

@@ -14,7 +14,8 @@ from data_pipelines.errors import UserError
 from data_pipelines.feed import TrainFeed
 from data_pipelines.terminal import progress, say, warn
 from vop_jax.checkpoint import Checkpoints
-from vop_jax.evaluate import Embedder, score
+from vop_jax.evaluate import score
+from vop_jax.metrics import ORDERS, both_ways
 from vop_jax.optimizer import make_optimizer, rate_schedule
 from vop_jax.run import Run
 from vop_jax.run_folder import MetricsWriter
@@ -127,7 +128,6 @@ class _Loop:
         self._checkpoints, self._writer = checkpoints, writer
         self._step = make_train_step(run.model, optimizer)
         self._schedule = rate_schedule(run.config.optimizer, steps)
-        self._embedder = Embedder(run.model, run.mesh)
 
     def run(self, state: TrainState, start: int) -> TrainState:
         """Runs the steps from `start` to the end."""
@@ -192,22 +192,17 @@ class _Loop:
 
     def _validate_and_save(self, step: int, state: TrainState) -> None:
         run = self._run
-        split, ids = run.data.splits["validation"], run.data.ids["validation"]
-        similarity = self._embedder.similarity(
-            merge(state.trainable, run.frozen),
-            split,
-            ids,
-            run.config.evaluation_batch_size,
-        )
-        figures = score(similarity, split, run.config.ties)
+        variables = merge(state.trainable, run.frozen)
+        similarity = run.similarity(run.model, variables, "validation")
+        figures = score(similarity, run.data.splits["validation"], run.config.ties)
         recalls = {
             f"validation_{way}_{name}": figures[way][name]
             for way in ("t2v", "v2t")
             for name in ("R@1", "R@5", "R@10")
         }
         orders = {
-            f"validation_{name}": (figures[name]["t2v"] + figures[name]["v2t"]) / 2
-            for name in ("twins", "same_end")
+            f"validation_{name}": both_ways(figures[name])
+            for name in ORDERS
             if name in figures
         }
         self._writer.write(step, **recalls, **orders)

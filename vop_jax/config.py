@@ -89,7 +89,7 @@ class RunConfig:
 
 
 def default_values(
-    method: str = "vop", dataset: str = "demo", backbone: str = ""
+    method: str = "vop_fc", dataset: str = "demo", backbone: str = ""
 ) -> dict[str, Any]:
     """The configuration of a method on a data set as nested values, to be changed.
 

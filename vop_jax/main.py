@@ -1,6 +1,6 @@
 """Trains and evaluates.
 
-    python -m vop_jax.main --config=configs/vop.py[:method=vop,dataset=demo]
+    python -m vop_jax.main --config=configs/vop.py[:method=vop_fc,dataset=demo]
         [--workdir=DIR] [--config.any.field=value]
 
 Running the same command again goes on where it was broken off.

@@ -50,7 +50,7 @@ PRESETS = {
         backbone="demo",
         vision_layers=4,
         num_frames=8,
-        epochs=8,
+        epochs=24,
         # Eight groups of a clip, its twin and their same-end variants.
         group_size=4,
         epoch_of="videos",
@@ -73,7 +73,7 @@ PRESETS = {
         # A small model on a CPU: specialised layers run faster than they compile.
         compute={"scan": False},
         log_every=5,
-        save_every=20,
+        save_every=80,
     ),
 }
 

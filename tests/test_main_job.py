@@ -163,7 +163,8 @@ def test_what_is_refused_leaves_no_folder(
 
 def test_nothing_said_is_the_papers_best_method_on_the_demo():
     values = get_config()
-    assert (values.method, values.dataset, values.backbone) == ("vop_fc", "demo", "demo")
+    said = (values.method, values.dataset, values.backbone)
+    assert said == ("vop_fc", "demo", "demo")
 
 
 @pytest.mark.parametrize(

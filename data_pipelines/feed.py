@@ -7,7 +7,7 @@ nothing but the step need be remembered. No Python function is in the graph.
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from data_pipelines.buckets import bucket_length, caption_lengths
 from data_pipelines.errors import UserError
-
-# Lengths captions are cut to; few, since each is compiled once.
-BUCKETS = (8, 16, 24, 32, 40, 48, 64, 77)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,16 +84,6 @@ def load_split(path: str | Path, split: str) -> Split:
         start.append(len(captions))
         extras.append(json.loads(example["extras"]))
     return Split(split, ids, np.stack(frames), captions, np.array(start), extras)
-
-
-def caption_lengths(ids: np.ndarray) -> np.ndarray:
-    """Number of tokens up to the last that is no padding, `[C, N] -> [C]`."""
-    return ids.shape[1] - (ids[:, ::-1] != 0).argmax(axis=1)
-
-
-def bucket_length(longest: int, limit: int, buckets: Sequence[int] = BUCKETS) -> int:
-    """The smallest bucket that holds so many tokens."""
-    return min([b for b in buckets if longest <= b <= limit], default=limit)
 
 
 def _decode(frames: tf.Tensor, count: int) -> tf.Tensor:

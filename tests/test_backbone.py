@@ -107,7 +107,9 @@ def test_damaged_and_missing_files_are_one_line(folder, tmp_path):
     with pytest.raises(UserError, match=r"config\.json is missing"):
         backbone.load_backbone(tmp_path)
     (tmp_path / "config.json").write_text((path / "config.json").read_text())
-    with pytest.raises(UserError, match=r"model\.safetensors is missing"):
+    with pytest.raises(
+        UserError, match=r"holds no weights: none of model\.safetensors"
+    ):
         backbone.load_backbone(tmp_path)
     whole = (path / backbone.WEIGHTS).read_bytes()
     (tmp_path / backbone.WEIGHTS).write_bytes(whole[: len(whole) // 2])

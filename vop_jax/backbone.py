@@ -4,19 +4,18 @@ The folder (config.json, model.safetensors, tokenizer files) is the project's on
 on-disk form of a backbone.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import safetensors.numpy
 from flax import traverse_util
-from safetensors import SafetensorError, safe_open
 
 from data_pipelines.errors import UserError
 from vop_jax.conversion import (
@@ -26,16 +25,24 @@ from vop_jax.conversion import (
     LINEAR,
     LINEAR_OUT,
     Record,
+    check_names,
     to_names,
     to_tree,
 )
 from vop_jax.dual_encoder import DualEncoder
+from vop_jax.run_folder import write_atomically
 from vop_jax.sizes import ClipSize, TowerSize
-
-WEIGHTS = "model.safetensors"
+from vop_jax.weight_files import (
+    FILE_NAMES,
+    WEIGHTS,
+    Tensor,
+    open_weights,
+    tensor_of,
+    write_safetensors,
+)
 
 # Buffers that older files carry and that no model needs.
-_IGNORED = (
+IGNORED = (
     "text_model.embeddings.position_ids",
     "vision_model.embeddings.position_ids",
 )
@@ -136,52 +143,82 @@ def layer_count(size: ClipSize) -> Callable[[Record], int]:
     return count
 
 
+def find_folder(name: str | Path) -> Path:
+    """The folder of a backbone: a path, or a model's name on the Hugging Face hub.
+
+    Raises:
+        UserError: no such folder, and no such model that can be had.
+    """
+    folder = Path(name).expanduser()
+    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+        return folder
+    # Imported late: only a name that is no folder needs the hub.
+    from huggingface_hub import snapshot_download
+
+    wanted = ["config.json", "tokenizer.json", "vocab.json", "merges.txt"]
+    try:
+        for weights in (["*.safetensors", "*.safetensors.index.json"], ["*.bin"]):
+            found = snapshot_download(str(name), allow_patterns=wanted + weights)
+            if any((Path(found) / x).is_file() for x in FILE_NAMES):
+                return Path(found)
+    # The hub's client has errors of its own, of its transport and of the system.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{name} is no folder, and the Hugging Face hub does not give it ({reason})"
+        ) from None
+    raise UserError(f"{name} on the Hugging Face hub holds no weights of a known name")
+
+
 def load_backbone(folder: str | Path) -> Backbone:
-    """Reads a Hugging Face CLIP folder.
+    """Reads a Hugging Face CLIP folder, or fetches it from the hub by its name.
 
     Raises:
         UserError: the folder or a file is missing or is not a CLIP that fits.
     """
-    folder = Path(folder).expanduser()
+    folder = find_folder(folder)
     size = load_size(folder)
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise UserError(
-            f"{path} is missing; a backbone is a Hugging Face CLIP folder with "
-            f"config.json and {WEIGHTS}"
-        )
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = [name for name in file.keys() if name not in _IGNORED]  # noqa: SIM118
-            params = to_tree(
-                RECORDS,
-                names,
-                file.get_tensor,
-                param_shapes(size),
-                layer_count(size),
-                str(path),
-            )
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); fetch it again") from None
-    return Backbone(size, params, file_sha256(path), folder)
+    with contextlib.ExitStack() as stack:
+        weights = open_weights(folder, stack)
+        named = {k: x for k, x in weights.tensors.items() if k not in IGNORED}
+        shapes, count = param_shapes(size), layer_count(size)
+        params = to_tree(RECORDS, named, shapes, count, str(weights.path))
+    return Backbone(size, params, weights_sha256(weights.files), folder)
+
+
+def check_clip(size: ClipSize, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Makes sure that tensors under Hugging Face's names are a CLIP of that size.
+
+    Raises:
+        UserError: missing, left over, or of another shape.
+    """
+    check_names(RECORDS, tensors, param_shapes(size), layer_count(size), where)
 
 
 def save_backbone(
-    folder: str | Path, size: ClipSize, params: Any, dtype: Any = np.float32
+    folder: str | Path, size: ClipSize, params: Any, dtype: str = "F32"
 ) -> None:
     """Writes config.json and model.safetensors of a Hugging Face CLIP folder."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     paths = traverse_util.flatten_dict(dict(params), sep="/").keys()
     if paths != param_shapes(size).keys():
         raise ValueError("the parameters are not those of the size")
     named = to_names(RECORDS, params, layer_count(size))
-    safetensors.numpy.save_file(
-        {name: value.astype(dtype) for name, value in named.items()},
-        folder / WEIGHTS,
-        metadata={"format": "pt"},
-    )
-    (folder / "config.json").write_text(_hugging_face_config(size))
+    tensors = {name: tensor_of(value) for name, value in named.items()}
+    write_safetensors(Path(folder) / WEIGHTS, tensors, dtype)
+    save_size(Path(folder), size)
+
+
+def save_size(folder: Path, size: ClipSize) -> None:
+    """Writes the config.json of a Hugging Face CLIP folder."""
+    write_atomically(folder / "config.json", _hugging_face_config(size))
+
+
+def weights_sha256(files: Sequence[Path]) -> str:
+    """The fingerprint of a model's weights: of its file, or of those of its files."""
+    digests = [file_sha256(file) for file in files]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -16,6 +16,7 @@ from vop_jax.optimizer import OptimizerConfig
 from vop_jax.presets import find_preset
 from vop_jax.prompts import ROLES, PromptConfig
 from vop_jax.sharding import MeshConfig
+from vop_jax.text_layout import TEXT_LAYOUTS
 from vop_jax.towers import ComputeConfig
 
 SHORT_FORM = ("method", "dataset", "backbone")
@@ -178,6 +179,7 @@ def check_config(values: dict[str, Any]) -> RunConfig:
         ("cmm", CMMS),
         ("cmm_role", ROLES),
         ("adapter", ("", *PLACES)),
+        ("text_layout", TEXT_LAYOUTS),
     ):
         _require(
             getattr(prompts, field) in names,
@@ -187,6 +189,12 @@ def check_config(values: dict[str, Any]) -> RunConfig:
         prompts.cmm_role == "prompts" or prompts.context_length <= 1,
         "config.prompts.cmm_role=update_cls adds one token to each class token; set "
         "config.prompts.context_length=1",
+    )
+    _require(
+        prompts.text_layout == "prefix"
+        or (prompts.first_layer == 1 and not prompts.last_layer),
+        "config.prompts.text_layout=modelscope has prompts in every layer; leave "
+        "config.prompts.first_layer at 1 and last_layer at 0",
     )
     _require(
         prompts.adapter_width >= 1, "config.prompts.adapter_width must be 1 or more"

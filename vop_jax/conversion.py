@@ -13,6 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from data_pipelines.errors import UserError
+from vop_jax.weight_files import Tensor
 
 # What stands for the layer number in a source name and in a target path. The last
 # layer is stored apart from the stacked others, see `towers`.
@@ -71,36 +72,30 @@ def _places(record: Record, layers: int) -> Iterable[tuple[str, str, int | None]
             yield source, record.target.replace(LAYER, "layers"), i
 
 
-def to_tree(
+def check_names(
     records: Sequence[Record],
-    names: Iterable[str],
-    read: Callable[[str], np.ndarray],
+    tensors: Mapping[str, Tensor],
     shapes: Mapping[str, tuple[int, ...]],
     layers: Callable[[Record], int],
     where: str,
-) -> dict[str, Any]:
-    """Fills a parameter tree from named tensors.
+) -> list[tuple[Record, str, str, int | None]]:
+    """Makes sure that named tensors are a parameter tree, without reading any.
 
     Args:
         records: the conversion.
-        names: all names there are; one that no record wants is an error.
-        read: gives a tensor by name.
+        tensors: all there are; one that no record wants is an error.
         shapes: target path -> shape, the stacked axis included; other targets of the
             records are left alone.
         layers: the number of layers of a record's tower.
         where: what to call the source in an error.
 
     Returns:
-        The nested tree, float32.
+        (record, name, target path, index on the stacked axis or None) of each tensor.
 
     Raises:
         UserError: names missing or left over, or a shape that does not fit.
     """
-    left = set(names)
-    missing, tree = [], {}
-    for path, shape in shapes.items():
-        tree[path] = np.empty(shape, np.float32)
-    filled = set()
+    left, missing, placed = set(tensors), [], []
     for record in records:
         for source, target, index in _places(record, layers(record)):
             if target not in shapes:
@@ -109,26 +104,48 @@ def to_tree(
                 missing.append(source)
                 continue
             left.remove(source)
-            filled.add(target)
-            value = np.asarray(read(source))
-            whole = tree[target]
-            shape = whole.shape if index is None else whole.shape[1:]
-            try:
-                placed = record.layout.forward(value, shape)
-                if placed.shape != shape:
-                    raise ValueError(placed.shape)
-            except ValueError:
-                raise UserError(
-                    f"{where}: {source} has shape {list(value.shape)}, which does not "
-                    f"fit {target} {list(shape)}; is config.json the one of this file?"
-                ) from None
-            whole[... if index is None else index] = placed
+            placed.append((record, source, target, index))
+    filled = {target for _, _, target, _ in placed}
     unfilled = [path for path in shapes if path not in filled]
     if missing or left or unfilled:
         raise UserError(
-            f"{where} is not this model: missing {_few(missing)}; "
-            f"left over {_few(sorted(left))}; unfilled {_few(unfilled)}"
+            f"{where} is not this model: missing {few(missing)}; "
+            f"left over {few(sorted(left))}; unfilled {few(unfilled)}"
         )
+    for record, source, target, index in placed:
+        shape = shapes[target] if index is None else shapes[target][1:]
+        # All of it one zero, so that nothing is read or moved.
+        sample = np.broadcast_to(np.float32(0), tensors[source].shape)
+        try:
+            fits = record.layout.forward(sample, shape).shape == shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise UserError(
+                f"{where}: {source} has shape {list(sample.shape)}, which does not "
+                f"fit {target} {list(shape)}; is config.json the one of this file?"
+            )
+    return placed
+
+
+def to_tree(
+    records: Sequence[Record],
+    tensors: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    layers: Callable[[Record], int],
+    where: str,
+) -> dict[str, Any]:
+    """Fills a parameter tree from named tensors; arguments as of `check_names`.
+
+    Returns:
+        The nested tree, float32.
+    """
+    tree = {path: np.empty(shape, np.float32) for path, shape in shapes.items()}
+    for record, source, target, index in check_names(
+        records, tensors, shapes, layers, where
+    ):
+        part = tree[target][... if index is None else index]
+        part[...] = record.layout.forward(tensors[source].read(), part.shape)
     return traverse_util.unflatten_dict(tree, sep="/")
 
 
@@ -153,7 +170,7 @@ def to_names(
             named[source] = np.ascontiguousarray(value)
     unused = sorted(set(flat) - used)
     if unused:
-        raise UserError(f"no record writes {_few(unused)}")
+        raise UserError(f"no record writes {few(unused)}")
     return named
 
 
@@ -170,7 +187,7 @@ def targets_of(
     }
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
     """The first names of a list, and how many more there are."""
     if not names:
         return "nothing"

@@ -1,109 +1,275 @@
-"""Embeds a split and scores it."""
+"""Scores a similarity matrix, anybody's or a model's on a data set.
 
-import functools
-from typing import Any
+    python -m vop_jax.evaluate --similarity=sims.npy [--video_of_text=map.npy]
+        [--bank=bank.npy] [--dsl_temperature=0.01] [--ties=mean] [--json=FILE]
+    python -m vop_jax.evaluate --checkpoint=RUN_OR_EXPORT [--dataset=demo]
+        [--split=test] [--tuned=FILE] [--similarity_out=FILE] [--json=FILE]
 
-import jax
+A matrix holds texts (rows) by videos (columns), as .npy or as .npz with one array.
+Every figure has its 95% bootstrap interval. Figures corrected for hubs have a table of
+their own: for a model always, for a matrix where a temperature or a bank is given.
+"""
+
+import argparse
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
-from jaxtyping import Float, Int
 
-from data_pipelines.feed import (
-    Split,
-    bucket_length,
-    caption_lengths,
-    evaluation_batches,
+from data_pipelines.datasets import DATASETS, find_dataset
+from data_pipelines.errors import UserError, command
+from data_pipelines.terminal import quiet_libraries, say
+from vop_jax.evaluation import Evaluation
+from vop_jax.metrics import TIES, retrieval_metrics
+from vop_jax.run_folder import RunFolder, write_atomically
+
+# Which flags go with which of the two inputs.
+_MATRIX_FLAGS = ("video_of_text", "bank", "video_bank")
+_MODEL_FLAGS = (
+    *("dataset", "data_dir", "split", "tuned", "num_frames", "batch_size"),
+    *("bank_captions", "similarity_out"),
 )
-from vop_jax.dual_encoder import DualEncoder
-from vop_jax.metrics import retrieval_metrics, same_end_accuracy, twin_accuracy
-from vop_jax.sharding import put_batch
+_LEAST = {
+    **dict.fromkeys(("resamples", "num_frames", "batch_size"), 1),
+    **dict.fromkeys(("seed", "bank_captions"), 0),
+}
+_OUTPUTS = ("json", "ranks", "similarity_out")
 
-TEXT_BATCH = 256
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
 
 
-class Embedder:
-    """A model's two encoders, compiled for a mesh.
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(
+        prog="python -m vop_jax.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--ties", choices=TIES, help="how equal similarities count; mean, or the run's")
+    add("--resamples", type=int, default=1000, help="draws of the intervals")
+    add("--seed", type=int, default=0, help="of the draws")
+    add("--dsl_temperature", type=float, help="DSL's; a model's own scale, inverted")
+    add("--beta", type=float, default=20.0, help="QB-Norm's inverse temperature")
+    add("--json", type=Path, help="file for all figures")
+    add("--ranks", type=Path, help="file for the rank of every query, as JSON")
+    add = parser.add_argument_group("a matrix").add_argument
+    add("--similarity", type=Path, help=".npy or .npz, texts by videos")
+    add("--video_of_text", type=Path, help="number of each text's video, .npy")
+    add("--bank", type=Path, help="QB-Norm's: further texts by the same videos")
+    add("--video_bank", type=Path, help="QB-Norm's for v2t: texts by further videos")
+    add = parser.add_argument_group("a model").add_argument
+    add("--checkpoint", help="a run's folder, or a converted or exported CLIP's")
+    add("--dataset", help=f"one of {', '.join(DATASETS)}; the run's own")
+    add("--data_dir", help="prepared data sets; the run's own, or data")
+    add("--split", choices=("train", "validation", "test"), help="test")
+    add("--tuned", type=Path, help="a tuned.safetensors to put on the CLIP")
+    add("--num_frames", type=int, help="frames of a video; what was trained with")
+    add("--batch_size", type=int, help="videos of a step; the run's own, or 64")
+    add("--bank_captions", type=int, help="training captions for QB-Norm, 10000; 0: no")
+    add("--similarity_out", type=Path, help="file for the similarity matrix, .npy")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    given = parser.parse_args([_underscored(x) for x in arguments])
+    _check(given)
+    return given
 
-    Args:
-        model: the encoders.
-        mesh: what they run on; every process gets the whole result.
-        frame: the one frame of each video to look at, or None for all.
+
+def _underscored(argument: str) -> str:
+    """`--two-words=x` as `--two_words=x`; both spellings are in use."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def _check(given: argparse.Namespace) -> None:
+    """Answers what can be answered before anything heavy is imported."""
+    if (given.similarity is None) == (given.checkpoint is None):
+        raise UserError("give either --similarity=FILE or --checkpoint=FOLDER")
+    other, needs = _MODEL_FLAGS, "checkpoint"
+    if given.checkpoint is not None:
+        other, needs = _MATRIX_FLAGS, "similarity"
+    for name in other:
+        if getattr(given, name) is not None:
+            raise UserError(f"--{name} goes with --{needs}")
+    for name, least in _LEAST.items():
+        value = getattr(given, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name} is {value}; it must be at least {least}")
+    for name in ("dsl_temperature", "beta"):
+        value = getattr(given, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"--{name} is {value}; it must be positive")
+    if given.dataset is not None:
+        find_dataset(given.dataset)
+    if given.tuned is not None and not given.tuned.is_file():
+        raise UserError(f"--tuned: there is no file {given.tuned}")
+    if given.data_dir is not None and Path(given.data_dir).is_file():
+        raise UserError(f"--data_dir: {given.data_dir} is a file; give a folder")
+    for name in _OUTPUTS:
+        path = getattr(given, name)
+        if path is None:
+            continue
+        parent = next(x for x in path.absolute().parents if x.exists())
+        if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise UserError(f"--{name}: {path} cannot be written; give another file")
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of a .npy file or the only one of a .npz; nothing in it is run.
+
+    Raises:
+        UserError: missing, damaged, pickled, or several arrays.
     """
-
-    def __init__(self, model: DualEncoder, mesh: Mesh, frame: int | None = None):
-        self._mesh = mesh
-        self._batch_multiple = mesh.size
-        cut = slice(None) if frame is None else slice(frame, frame + 1 or None)
-        compiled = functools.partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
-        self._videos = compiled(
-            lambda variables, frames: model.apply(
-                variables, frames[:, cut], method="encode_videos"
-            )
-        )
-        self._texts = compiled(
-            lambda variables, ids: model.apply(variables, ids, method="encode_texts")
-        )
-
-    def _rounded(self, size: int) -> int:
-        return -(-size // self._batch_multiple) * self._batch_multiple
-
-    def videos(
-        self, variables: Any, split: Split, batch_size: int
-    ) -> Float[np.ndarray, "V E"]:
-        """The embedding of every video of a split, in its order."""
-        batches = evaluation_batches(
-            split,
-            self._rounded(min(batch_size, len(split.video_ids))),
-            jax.process_index(),
-            jax.process_count(),
-        )
-        features = [
-            self._videos(variables, put_batch(self._mesh, {"x": batch["frames"]})["x"])
-            for batch in batches
-        ]
-        return np.concatenate([np.asarray(x) for x in features])[: len(split.video_ids)]
-
-    def texts(
-        self, variables: Any, ids: Int[np.ndarray, "C N"]
-    ) -> Float[np.ndarray, "C E"]:
-        """The embedding of every caption."""
-        length = bucket_length(int(caption_lengths(ids).max()), ids.shape[1])
-        size = self._rounded(min(TEXT_BATCH, len(ids)))
-        filled = np.zeros((-(-len(ids) // size) * size, length), ids.dtype)
-        filled[: len(ids)] = ids[:, :length]
-        # Every process holds all captions and gives the mesh its own share.
-        share = size // jax.process_count()
-        own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
-        features = [
-            self._texts(variables, put_batch(self._mesh, {"x": batch[own]})["x"])
-            for batch in filled.reshape(-1, size, length)
-        ]
-        return np.concatenate([np.asarray(x) for x in features])[: len(ids)]
-
-    def similarity(
-        self, variables: Any, split: Split, ids: Int[np.ndarray, "C N"], batch_size: int
-    ) -> Float[np.ndarray, "C V"]:
-        """Of every caption with every video of a split."""
-        texts = self.texts(variables, ids)
-        return texts @ self.videos(variables, split, batch_size).T
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    try:
+        with file:
+            start = file.read(6)
+            if start == b"\x93NUMPY":
+                return np.load(path, mmap_mode="r", allow_pickle=False)
+            if not start.startswith(b"PK\x03\x04"):
+                raise UserError(f"{path} is no .npy or .npz file; use numpy.save")
+            file.seek(0)
+            found = np.load(file, allow_pickle=False)
+            if len(found.files) == 1:
+                return found[found.files[0]]
+    except UserError:
+        raise
+    # NumPy answers a damaged file with a dozen kinds of errors, tokenize's among them.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if "allow_pickle" in reason or "Python objects" in reason:
+            raise UserError(
+                f"{path} holds pickled Python objects, which are not read since they "
+                "can run code; save plain numbers"
+            ) from None
+        raise UserError(
+            f"{path} is damaged ({reason or type(error).__name__}); write it again"
+        ) from None
+    raise UserError(f"{path} holds {len(found.files)} arrays; save the one that counts")
 
 
-def score(
-    similarity: Float[np.ndarray, "C V"], split: Split, ties: str
-) -> dict[str, Any]:
-    """The figures of `results.json` that come from a similarity matrix."""
-    results: dict[str, Any] = {
-        "split": split.name,
-        "queries": len(split.captions),
-        "videos": len(split.video_ids),
-        **retrieval_metrics(similarity, split.video_of_caption, ties),
-    }
-    if split.extras and "twin" in split.extras[0]:
-        columns = {
-            key: [extra[key] for extra in split.extras]
-            for key in ("group", "variant", "twin", "family")
-        }
-        results["twins"] = twin_accuracy(similarity, **columns)
-        results["same_end"] = same_end_accuracy(similarity, **columns)
-    return results
+def matrix_evaluation(given: argparse.Namespace) -> Evaluation:
+    """What is scored by `--similarity`."""
+    similarity = read_array(given.similarity)
+    right = read_array(given.video_of_text) if given.video_of_text else None
+    ties = given.ties or "mean"
+    # The file is what the user knows; the metrics do not.
+    try:
+        figures = retrieval_metrics(similarity, right, ties)
+    except UserError as error:
+        raise UserError(f"{given.similarity}: {error}") from None
+    texts, videos = similarity.shape
+    return Evaluation(
+        title=str(given.similarity),
+        similarity=similarity,
+        video_of_text=np.arange(texts) if right is None else right,
+        ties=ties,
+        results={"queries": texts, "videos": videos, **figures},
+        temperature=given.dsl_temperature,
+        bank=read_array(given.bank) if given.bank else None,
+        video_bank=read_array(given.video_bank) if given.video_bank else None,
+        beta=given.beta,
+        resamples=given.resamples,
+        seed=given.seed,
+    )
+
+
+def model_evaluation(given: argparse.Namespace) -> Evaluation:
+    """What is scored by `--checkpoint`."""
+    folder = RunFolder(given.checkpoint)
+    config = folder.read_config() if folder.is_run() else {}
+    dataset = given.dataset or config.get("dataset")
+    if dataset is None:
+        raise UserError(f"{given.checkpoint} is no run: give --dataset=NAME")
+    row, split = find_dataset(dataset), given.split or "test"
+    # Imported late, so that a typing mistake is answered without a wait.
+    from vop_jax.embedder import Embedder, score
+    from vop_jax.model import load
+    from vop_jax.run import load_data
+    from vop_jax.sharding import MeshConfig, make_mesh
+    from vop_jax.towers import ComputeConfig
+
+    model = load(given.checkpoint, tuned=given.tuned)
+    num_frames = given.num_frames or config.get("num_frames")
+    if num_frames is None:
+        num_frames = model.num_frames if model.metadata else row.num_frames
+    model.check_frames(num_frames)
+    wanted = 10_000 if given.bank_captions is None else given.bank_captions
+    # A split is no bank for itself.
+    banked = wanted > 0 and split != "train"
+    data = load_data(
+        dataset,
+        given.data_dir or config.get("data_dir", "data"),
+        num_frames=num_frames,
+        image_size=model.image_size,
+        tokenize=model.tokenizer,
+        splits=[split, "train"] if banked else [split],
+    )
+    # A run is scored in the precision it was scored in before.
+    compute = ComputeConfig(dtype=config.get("compute", {}).get("dtype", "float32"))
+    embedder = Embedder(model.encoder.clone(compute=compute), make_mesh(MeshConfig()))
+    batch_size = given.batch_size or config.get("evaluation_batch_size", 64)
+    videos = embedder.videos(model.variables, data.splits[split], batch_size)
+    similarity = embedder.texts(model.variables, data.ids[split]) @ videos.T
+    bank = None
+    if banked:
+        ids = data.ids["train"]
+        some = np.random.default_rng(given.seed).permutation(len(ids))[:wanted]
+        bank = embedder.texts(model.variables, ids[np.sort(some)]) @ videos.T
+    ties = given.ties or config.get("ties", "mean")
+    method = model.metadata.get("method", config.get("method", "zero_shot"))
+    figures = score(similarity, data.splits[split], ties)
+    scale = float(np.exp(model.variables["params"]["logit_scale"]))
+    return Evaluation(
+        title=f"{given.checkpoint}, {dataset}, {split} split",
+        similarity=similarity,
+        video_of_text=data.splits[split].video_of_caption,
+        ties=ties,
+        results={"method": method, "dataset": dataset, **figures},
+        texts=data.splits[split].captions,
+        video_ids=data.splits[split].video_ids,
+        temperature=given.dsl_temperature or 1 / scale,
+        bank=bank,
+        beta=given.beta,
+        resamples=given.resamples,
+        seed=given.seed,
+    )
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the flags, scores and writes."""
+    given = _parse(arguments)
+    quiet_libraries()
+    build = matrix_evaluation if given.checkpoint is None else model_evaluation
+    evaluation = build(given)
+    if given.similarity_out:
+        file = io.BytesIO()
+        np.save(file, evaluation.similarity)
+        write_atomically(given.similarity_out, file.getvalue())
+    for path, content in (
+        (given.json, evaluation.as_json),
+        (given.ranks, evaluation.ranks_as_json),
+    ):
+        if path:
+            write_atomically(path, json.dumps(content(), indent=1))
+    evaluation.show()
+    for name in _OUTPUTS:
+        if getattr(given, name):
+            say(f"{name}: {getattr(given, name)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ from vop_jax.report import examples, write_report
 from vop_jax.run import Run
 from vop_jax.run_folder import RunFolder, write_atomically
 from vop_jax.train import train
-from vop_jax.tuned import save_tuned
+from vop_jax.tuned import metadata_of, save_tuned
 
 
 class _Clock:
@@ -66,13 +66,13 @@ def _write(run: Run, variables: Any, similarity: np.ndarray, clock: _Clock) -> N
         leaves = {
             name: np.asarray(value) for name, value in flat.items() if chosen[name]
         }
-        metadata = {
-            "method": config.method,
-            "num_frames": config.num_frames,
-            "split_layer": config.prompts.split(run.backbone.size.vision.layers),
-            "text_layout": "prefix",
-            "backbone_sha256": run.backbone.sha256,
-        }
+        metadata = metadata_of(
+            config.method,
+            config.prompts,
+            run.backbone.size.vision.layers,
+            run.backbone.sha256,
+            renormalize_video=config.renormalize_video,
+        )
         save_tuned(folder.tuned, leaves, run.backbone.size, metadata)
     results = run.results[config.method]
     write_report(

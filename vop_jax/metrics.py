@@ -49,7 +49,7 @@ def retrieval_metrics(
         UserError: not a matrix, a map that does not fit, or a value that is not finite.
     """
     similarity, right = _checked(similarity, video_of_text, ties)
-    collapsed, best_caption = _video_ranks(similarity, right, ties)
+    collapsed, best_caption = video_ranks(similarity, right, ties)
     results = {
         "t2v": summary(_text_ranks(similarity, right, ties)),
         "v2t": summary(collapsed),
@@ -92,16 +92,17 @@ def _text_ranks(
     return np.concatenate(found)
 
 
-class _VideoRanks(NamedTuple):
+class VideoRanks(NamedTuple):
     """Video-to-text ranks in both definitions, of the videos that have a text."""
 
     collapsed: np.ndarray
     best_caption: np.ndarray
 
 
-def _video_ranks(
+def video_ranks(
     similarity: np.ndarray, right: Int[np.ndarray, "T"], ties: str
-) -> _VideoRanks:
+) -> VideoRanks:
+    """The rank of each video that has a text; arguments checked already."""
     # Texts sorted by video, so that each video's are one run of rows.
     order = np.argsort(right, kind="stable")
     asked, first, count = np.unique(right[order], return_index=True, return_counts=True)
@@ -118,7 +119,7 @@ def _video_ranks(
             run = slice(first[video], first[video] + count[video])
             equal[i] -= (block[run, i] == own[0, i]).sum()
         best_caption.append(_ranks(greater, equal, ties))
-    return _VideoRanks(np.concatenate(collapsed), np.concatenate(best_caption))
+    return VideoRanks(np.concatenate(collapsed), np.concatenate(best_caption))
 
 
 def _ranks(

@@ -18,12 +18,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array
 
 from vop_jax.adapters import Adapters, adapt
 from vop_jax.context import ContextTokens
 from vop_jax.sizes import TowerSize
+from vop_jax.text_layout import prompt_slots
 from vop_jax.variables import added, normal
 
 
@@ -43,6 +45,7 @@ class PromptConfig:
         split_layer: K_s, the layers in which each frame attends to itself; the others
             attend jointly over all frames. -1 means all layers (no joint attention).
         num_frames: F, wanted where prompts belong to frame positions.
+        text_layout: where the text prompts stand, see `text_layout`.
         cmm: what models the context: `bilstm`, `lstm` or `transformer`.
         cmm_role: whether the generated tokens are `prompts` or, with `update_cls`, the
             one generated token is added to each frame's class token.
@@ -63,6 +66,7 @@ class PromptConfig:
     last_layer: int = 0
     split_layer: int = -1
     num_frames: int = 12
+    text_layout: str = "prefix"
     cmm: str = "bilstm"
     cmm_role: str = "prompts"
     adapter: str = ""
@@ -75,6 +79,19 @@ class PromptConfig:
     def split(self, layers: int) -> int:
         """K_s for a tower of that many layers."""
         return layers if self.split_layer < 0 else self.split_layer
+
+    def text_slots(self, context_length: int) -> list[int]:
+        """The rows of a caption's sequence that belong to prompts."""
+        return prompt_slots(self.text_layout, self.text_length, context_length)
+
+    def caption_length(self, context_length: int) -> int:
+        """The most tokens a caption may have, start and end included."""
+        return context_length - len(self.text_slots(context_length))
+
+    def bound_to_frames(self, layers: int) -> bool:
+        """Whether something belongs to the positions of exactly F frames."""
+        learned = self.context_length and self.cmm == "transformer"
+        return bool(self.position_length or learned or self.split(layers) < layers)
 
     def prompted(self, layers: int) -> tuple[int, int]:
         """The half-open range of prompted layers, counted from 0."""
@@ -185,6 +202,11 @@ def _as_it_stands(row: Array, tokens: Array) -> Array:
     return row
 
 
+def _overwrite(slots: list[int], row: Array, tokens: Array) -> Array:
+    """The tokens `[B, 1, S, D]` with a layer's prompts `[P, D]` in their slots."""
+    return tokens.at[:, :, np.array(slots)].set(row.astype(tokens.dtype))
+
+
 def _beside(config: PromptConfig, adapters: Any, first: int) -> dict[str, Source]:
     return {config.adapter: Source(first, adapters(), adapt)} if adapters else {}
 
@@ -207,13 +229,29 @@ class TextPrompts(_TowerPrompts):
     """What is added to the text tower: `text_prompts [K, P, Dt]`."""
 
     @nn.compact
-    def __call__(self, adapters: Adapters | None = None) -> list[Segment]:
-        """The plan of the text tower's layers."""
+    def __call__(
+        self, positions: Array, adapters: Adapters | None = None
+    ) -> list[Segment]:
+        """The plan of the text tower's layers.
+
+        Args:
+            positions: the positional embedding `[context length, Dt]`, added to the
+                prompts of layer 1 where they stand among the words.
+            adapters: the tower's.
+        """
         config, layers = self.config, self.size.layers
         first, last = config.prompted(layers)
         table = self.table("text_prompts", last - first, config.text_length)
-        prompts = () if table is None else (Source(first, table, _as_it_stands),)
-        additions = Additions(prompts, beside=_beside(config, adapters, first))
+        additions = Additions(beside=_beside(config, adapters, first))
+        slots = config.text_slots(len(positions))
+        if table is not None and slots:
+            if first == 0:
+                table = table.at[0].add(positions[np.array(slots)])
+            put = functools.partial(_overwrite, slots)
+            additions = additions._replace(updates=(Source(first, table, put),))
+        elif table is not None:
+            stored = Source(first, table, _as_it_stands)
+            additions = additions._replace(prompts=(stored,))
         return plan_layers(layers, layers, (first, last), additions)
 
 

@@ -1,5 +1,6 @@
 """What a run works with: model, data, what trains, where its files go."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from data_pipelines.terminal import table
 from vop_jax.backbone import Backbone, load_backbone
 from vop_jax.config import RunConfig
 from vop_jax.dual_encoder import DualEncoder
-from vop_jax.evaluate import Embedder, score
+from vop_jax.embedder import Embedder, score
 from vop_jax.methods import count_trained, select, trained_leaves, trained_mask
 from vop_jax.run_folder import RunFolder
 from vop_jax.sharding import make_mesh, put_tree
@@ -28,24 +29,40 @@ class Data(NamedTuple):
     ids: dict[str, np.ndarray]
 
 
-def load_data(config: RunConfig, backbone: Backbone) -> Data:
-    """Reads the prepared data set; the demo is rendered where it is missing."""
-    dataset, size = find_dataset(config.dataset), backbone.size.image_size
-    place = (config.dataset, config.data_dir, config.num_frames, size)
-    path = prepared_path(*place)
-    if dataset.rendered and not path.is_dir() and jax.process_index() == 0:
-        prepare(place[0], place[1], num_frames=place[2], image_size=place[3])
+def load_data(
+    dataset: str,
+    data_dir: str,
+    *,
+    num_frames: int,
+    image_size: int,
+    tokenize: Callable[[list[str]], np.ndarray],
+    splits: Sequence[str] = ("train", "validation", "test"),
+) -> Data:
+    """Reads a prepared data set; the demo is rendered where it is missing.
+
+    Args:
+        dataset: a row of the table of data sets.
+        data_dir: where prepared data sets are.
+        num_frames: F, of the prepared frames.
+        image_size: pixels, likewise.
+        tokenize: captions to token ids.
+        splits: which are read.
+
+    Raises:
+        UserError: nothing is prepared, or there is no such split.
+    """
+    path = prepared_path(dataset, data_dir, num_frames, image_size)
+    rendered = find_dataset(dataset).rendered
+    if rendered and not path.is_dir() and jax.process_index() == 0:
+        prepare(dataset, data_dir, num_frames=num_frames, image_size=image_size)
     if not path.is_dir():
         raise UserError(
             f"{path} is missing; run python -m data_pipelines.prepare "
-            f"--dataset={config.dataset} --output={config.data_dir} with the videos"
+            f"--dataset={dataset} --output={data_dir} with the videos"
         )
-    tokenize = load_tokenizer(backbone.folder, backbone.size)
-    splits, ids = {}, {}
-    for name in ("train", "validation", "test"):
-        splits[name] = load_split(path, name)
-        ids[name] = tokenize(splits[name].captions)
-    return Data(splits, ids)
+    found = {name: load_split(path, name) for name in splits}
+    ids = {name: tokenize(split.captions) for name, split in found.items()}
+    return Data(found, ids)
 
 
 def build_model(config: RunConfig, backbone: Backbone) -> DualEncoder:
@@ -105,7 +122,7 @@ class Run:
         self.mesh = make_mesh(config.mesh)
         self.backbone = like.backbone if like else load_backbone(config.backbone_folder)
         self.model = build_model(config, self.backbone)
-        self.data = like.data if like else load_data(config, self.backbone)
+        self.data = like.data if like else self._load_data()
         variables = initial_variables(self.model, self.backbone, config.seed)
         self.mask = trained_mask(variables, config.row.trained)
         self.leaves = trained_leaves(variables, self.mask)
@@ -115,6 +132,17 @@ class Run:
         self.results: dict[str, dict[str, Any]] = {}
         # Kept, so that each model compiles once for all splits and all validations.
         self._embedders: dict[tuple[DualEncoder, int | None], Embedder] = {}
+
+    def _load_data(self) -> Data:
+        config, size = self.config, self.backbone.size
+        length = config.prompts.caption_length(size.context_length)
+        return load_data(
+            config.dataset,
+            config.data_dir,
+            num_frames=config.num_frames,
+            image_size=size.image_size,
+            tokenize=load_tokenizer(self.backbone.folder, size, length),
+        )
 
     def feed(self) -> TrainFeed:
         """The training feed of this process."""

@@ -54,7 +54,7 @@ class RunFolder:
             raise UserError(f"{self.path} cannot be written; give another --workdir")
         if not self.config.exists():
             return
-        kept = json.loads(self.config.read_text())
+        kept = self.read_config()
         config = json.loads(json.dumps(config))
         if kept == config:
             return
@@ -70,6 +70,24 @@ class RunFolder:
             + ("; ..." if len(differing) > 3 else "")
             + "); give another --workdir"
         )
+
+    def is_run(self) -> bool:
+        """Whether it is a run's; a CLIP's folder has a `config.json` as well."""
+        return self.config.is_file() and "method" in self.read_config()
+
+    def read_config(self) -> dict[str, Any]:
+        """The configuration of the run.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        try:
+            config = json.loads(self.config.read_text())
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise UserError(f"{self.config} is damaged ({error})") from None
+        if not isinstance(config, dict):
+            raise UserError(f"{self.config} is no JSON object")
+        return config
 
     def start(self, config: dict[str, Any]) -> None:
         """Writes `config.json` unless it is there."""

@@ -48,6 +48,10 @@ class ClipSize:
     embedding: int = 512
     eos_id: int = 49407
 
+    def tower(self, name: str) -> TowerSize:
+        """The tower called `vision` or `text`."""
+        return {"vision": self.vision, "text": self.text}[name]
+
     @property
     def patches(self) -> int:
         """M, the number of patches of a frame."""

@@ -22,6 +22,7 @@ from vop_jax.prompts import (
     rows_of,
 )
 from vop_jax.sizes import ClipSize, TowerSize
+from vop_jax.text_layout import arrange
 
 # OpenAI's CLIP pixel statistics, per channel of an image in [0, 1].
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -285,22 +286,25 @@ class TextTower(_Tower):
         """The projected EOT token of each caption, not normalised, float32.
 
         N may be any bucket up to the context length: the tower is causal, so padding
-        behind the EOT token cannot reach it.
+        behind the EOT token cannot reach it. Where prompts stand among the words it is
+        the row that many behind the EOT token, see `text_layout`.
         """
         dtype = jnp.dtype(self.compute.dtype)
+        slots = self.prompt_config.text_slots(self.size.context_length)
+        end = jnp.argmax(ids == self.size.eos_id, axis=-1) + len(slots)
+        ids = arrange(ids, slots, self.size.context_length)
         length = ids.shape[1]
         tokens = jnp.take(self.token_embedding, ids, axis=0)
         tokens = tokens + self.position_embedding[:length]
         # [B, 1, N, D]
         tokens = tokens.astype(dtype)[:, None]
-        end = jnp.argmax(ids == self.size.eos_id, axis=-1)
         index = jnp.arange(length)
         rows = run_layers(
             self.block,
             self.layers,
             self.last_layer,
             tokens,
-            self.prompts(self.adapters),
+            self.prompts(self.position_embedding, self.adapters),
             scan=self.compute.scan,
             mask=index[:, None] >= index,
             read=lambda x: jnp.take_along_axis(x, end[:, None, None, None], axis=2),

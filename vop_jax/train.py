@@ -14,7 +14,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.feed import TrainFeed
 from data_pipelines.terminal import progress, say, warn
 from vop_jax.checkpoint import Checkpoints
-from vop_jax.evaluate import score
+from vop_jax.embedder import score
 from vop_jax.metrics import ORDERS, both_ways
 from vop_jax.optimizer import make_optimizer, rate_schedule
 from vop_jax.run import Run

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
+from data_pipelines.buckets import bucket_length, caption_lengths
 from data_pipelines.errors import UserError
 from data_pipelines.feed import (
     Split,
     TrainFeed,
-    bucket_length,
-    caption_lengths,
     evaluation_batches,
 )
 from data_pipelines.frames import encode_jpeg

@@ -251,9 +251,7 @@ def main() -> int:
         tokenizer = load_tokenizer(flags.output, SIZE)
         params = jax.device_get(train(tokenizer, flags.steps, flags.seed))
         scale = np.minimum(params["logit_scale"], LARGEST_LOGIT_SCALE)
-        save_backbone(
-            flags.output, SIZE, params | {"logit_scale": scale}, dtype=np.float16
-        )
+        save_backbone(flags.output, SIZE, params | {"logit_scale": scale}, "F16")
         took = time.perf_counter() - started
         say(f"trained in {took:.0f} s, {time.process_time() - cpu:.0f} CPU s")
     results = measure(flags.output)

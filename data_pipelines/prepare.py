@@ -3,13 +3,13 @@
 python -m data_pipelines.prepare --dataset=demo --output=data
 """
 
-import argparse
 import contextlib
 import io
 import json
 import os
 from pathlib import Path
 
+from data_pipelines.arguments import Parser
 from data_pipelines.datasets import DATASETS, find_dataset
 from data_pipelines.errors import UserError, command
 from data_pipelines.terminal import quiet_libraries, say
@@ -78,9 +78,7 @@ def _existing_parent(path: Path) -> Path:
 @command
 def main() -> None:
     """Parses the flags and prepares."""
-    parser = argparse.ArgumentParser(
-        description="Turns videos into training shards, once."
-    )
+    parser = Parser("data_pipelines.prepare", __doc__)
     parser.add_argument(
         "--dataset", required=True, help=f"one of {', '.join(DATASETS)}"
     )

@@ -121,6 +121,9 @@ def test_features_are_those_of_the_encoder(model, tuned):
     # Padded with EOT, as Hugging Face does it, and of another type.
     ends = np.where((ids == 0), 81, ids).astype(np.int64)
     np.testing.assert_allclose(model.encode_texts(ends), text, atol=1e-5)
+    lists = model.encode_texts(ids.tolist()), model.encode_videos(list(frames))
+    np.testing.assert_allclose(lists[0], text, atol=1e-5)
+    np.testing.assert_allclose(lists[1], video, atol=1e-5)
 
 
 def test_odd_batches_compile_nothing_anew(model):
@@ -176,6 +179,8 @@ def test_video_files(model, tmp_path):
         (lambda m: m.encode_texts("a"), "takes a list"),
         (lambda m: m.encode_videos("a.mp4"), "takes a list"),
         (lambda m: m.encode_texts(np.zeros((2, 3))), "must be whole numbers"),
+        (lambda m: m.encode_texts([[80, 1, 81], [80, 81]]), "different shapes"),
+        (lambda m: m.encode_texts(["a", 3]), "must be whole numbers"),
         (lambda m: m.encode_texts(np.full((2, 3), 82)), "from 0 to 81"),
         (lambda m: m.encode_texts(np.full((2, 3), 1)), "must hold the EOT token 81"),
         (lambda m: m.encode_videos(np.zeros((2, 3, 48, 48, 3))), "must be uint8"),

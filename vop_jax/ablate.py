@@ -9,11 +9,11 @@ rate is then run with all seeds. What is finished is never run again, and a cell
 fails is reported and leaves the others alone.
 """
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.arguments import Parser
 from data_pipelines.errors import UserError, command
 from data_pipelines.terminal import quiet_libraries, say
 from vop_jax.studies import STUDIES, find_study
@@ -29,10 +29,8 @@ def _numbers(text: str, kind: Callable[[str], Any]) -> list[Any]:
 @command
 def main() -> int:
     """Parses the flags and runs the study."""
-    parser = argparse.ArgumentParser(
-        description="Runs a table or figure of the paper.",
-        epilog=f"studies: {'; '.join(f'{k}: {v.title}' for k, v in STUDIES.items())}",
-    )
+    titles = "\n".join(f"  {name}: {study.title}" for name, study in STUDIES.items())
+    parser = Parser("vop_jax.ablate", __doc__, epilog=f"studies:\n{titles}")
     parser.add_argument("--study", required=True, help=f"one of {', '.join(STUDIES)}")
     parser.add_argument("--dataset", default="demo", help="what to train on")
     parser.add_argument("--backbone", default="", help="a CLIP folder")

@@ -11,9 +11,9 @@ runs of this project. The output is a Hugging Face CLIP folder, with a
 file. No code in a file is ever run, and torch is not needed.
 """
 
-import argparse
 from pathlib import Path
 
+from data_pipelines.arguments import Parser
 from data_pipelines.errors import command
 from data_pipelines.terminal import quiet_libraries
 
@@ -23,9 +23,7 @@ TARGETS = ("huggingface", "openai", "modelscope")
 @command
 def main() -> int | None:
     """Parses the flags and converts."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("vop_jax.convert", __doc__)
     parser.add_argument("--input", type=Path, required=True, help="file or folder")
     parser.add_argument("--output", type=Path, required=True, help="a new folder")
     parser.add_argument("--to", default="huggingface", choices=TARGETS)

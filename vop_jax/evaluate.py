@@ -17,10 +17,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
+from data_pipelines.arguments import Parser
 from data_pipelines.datasets import DATASETS, find_dataset
 from data_pipelines.errors import UserError, command
 from data_pipelines.terminal import quiet_libraries, say
@@ -41,18 +41,8 @@ _LEAST = {
 _OUTPUTS = ("json", "ranks", "similarity_out")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(
-        prog="python -m vop_jax.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("vop_jax.evaluate", __doc__)
     add = parser.add_argument
     add("--ties", choices=TIES, help="how equal similarities count; mean, or the run's")
     add("--resamples", type=int, default=1000, help="draws of the intervals")

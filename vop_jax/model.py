@@ -74,14 +74,15 @@ class Model:
 
     def encode_videos(
         self,
-        videos: UInt8[np.ndarray, "B F H W 3"] | Sequence[str | Path],
+        videos: UInt8[np.ndarray, "B F H W 3"] | Sequence[Any],
         batch_size: int = BATCH_SIZE,
     ) -> Float[np.ndarray, "B E"]:
         """Embeds videos: the mean over frames of the frames' normalised embeddings.
 
         Args:
             videos: frames as RGB bytes, or paths of video files. Frames of another
-                size than the backbone's are resized and cropped as CLIP does it.
+                size than the backbone's are resized and cropped as CLIP does it. Of
+                any number, unless what was tuned belongs to frame positions.
             batch_size: the most videos that are embedded at once.
 
         Returns:
@@ -90,10 +91,10 @@ class Model:
         Raises:
             UserError: a file that gives no frames, or an array of another form.
         """
-        if isinstance(videos, np.ndarray) or hasattr(videos, "__array__"):
-            return self._encode_frames(np.asarray(videos), batch_size)
         if isinstance(videos, str | Path):
             raise UserError("encode_videos takes a list of paths, or frames")
+        if hasattr(videos, "__array__") or not _all_of(videos, (str, Path)):
+            return self._encode_frames(_array(videos, "frames"), batch_size)
         features = [np.zeros((0, self.backbone.size.embedding), np.float32)]
         for start in range(0, len(videos), batch_size):
             try:
@@ -122,7 +123,7 @@ class Model:
         return self._embedder.frames(self.variables, frames, batch_size)
 
     def encode_texts(
-        self, texts: Sequence[str] | Int[np.ndarray, "B N"]
+        self, texts: Sequence[str] | Int[np.ndarray, "B N"] | Sequence[Sequence[int]]
     ) -> Float[np.ndarray, "B E"]:
         """Embeds texts: strings, or token ids that end in the EOT token.
 
@@ -134,8 +135,10 @@ class Model:
         """
         if isinstance(texts, str):
             raise UserError("encode_texts takes a list of strings, or token ids")
-        ids: Any = texts if hasattr(texts, "__array__") else self.tokenizer(list(texts))
-        ids = np.asarray(ids)
+        if hasattr(texts, "__array__") or not _all_of(texts, str):
+            ids = _array(texts, "token ids")
+        else:
+            ids = self.tokenizer([str(text) for text in texts])
         size, longest = self.backbone.size, self.tokenizer.length
         if not len(ids):
             return np.zeros((0, size.embedding), np.float32)
@@ -190,6 +193,17 @@ class Model:
         sha256 = None if any_backbone else self.backbone.sha256
         found = load_tuned(Path(tuned), self.backbone.size, sha256)
         return _assemble(self.backbone, self.params, found)
+
+
+def _all_of(values: Any, kind: Any) -> bool:
+    return all(isinstance(value, kind) for value in values)
+
+
+def _array(values: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise UserError(f"the {name} have different shapes; pad them to one") from None
 
 
 @functools.lru_cache(maxsize=32)
@@ -264,16 +278,16 @@ def _assemble(backbone: Backbone, params: Any, tuned: Tuned | None) -> Model:
     metadata = tuned.metadata if tuned else {}
     prompts = tuned.prompts if tuned else PromptConfig(num_frames=NUM_FRAMES)
     size = backbone.size
-    digest = hashlib.sha256(backbone.sha256.encode())
+    renormalize = bool(metadata.get("renormalize_video", False))
+    # Weights alone do not say what they do.
+    digest = hashlib.sha256(f"{backbone.sha256} {prompts} {renormalize}".encode())
     for name in sorted(leaves):
         digest.update(name.encode())
         digest.update(leaves[name].tobytes())
     return Model(
         backbone=backbone,
         params=params,
-        encoder=DualEncoder(
-            size, prompts, renormalize_video=metadata.get("renormalize_video", False)
-        ),
+        encoder=DualEncoder(size, prompts, renormalize_video=renormalize),
         variables=traverse_util.unflatten_dict(flat, sep="/"),
         tokenizer=load_tokenizer(
             backbone.folder, size, prompts.caption_length(size.context_length)

@@ -8,7 +8,6 @@ of four stills that differ in one attribute, and heads, shared by both towers an
 out, that ask for each attribute.
 """
 
-import argparse
 import dataclasses
 import functools
 import json
@@ -26,6 +25,7 @@ import optax
 import tokenizers
 from jaxtyping import Array
 
+from data_pipelines.arguments import Parser
 from data_pipelines.demo.captions import vocabulary
 from data_pipelines.demo.drawing import draw
 from data_pipelines.demo.stills import (
@@ -234,7 +234,7 @@ def measure(folder: Path, seed: int = 1_000_000) -> dict[str, float]:
 @command
 def main() -> int:
     """Trains, saves in float16, measures what was saved."""
-    parser = argparse.ArgumentParser(description="Pre-trains the demo's tiny CLIP.")
+    parser = Parser("vop_jax.demo.pretrain", __doc__)
     parser.add_argument("--output", type=Path, default=BACKBONE, help="folder to write")
     parser.add_argument("--steps", type=int, default=4000, help="length of the run")
     parser.add_argument("--seed", type=int, default=0, help="of weights and stills")

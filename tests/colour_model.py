@@ -1,0 +1,57 @@
+"""A model that knows colours and nothing else, and small videos of one colour."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.demo.builder import write_video
+from data_pipelines.frames import decode_uniform, resize_and_crop
+
+COLOURS = {"red": (220, 20, 20), "green": (20, 220, 20), "blue": (20, 20, 220)}
+
+
+def write_colour(path, colour):
+    """A video of a few frames, of a colour by name or by value."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    value = COLOURS.get(colour, colour)
+    write_video(path, np.full((4, 32, 32, 3), value, np.uint8))
+    return path
+
+
+class ColourModel:
+    """Embeds a video as its mean colour, a text as the colours it names.
+
+    Args:
+        fail_at: the number of the batch whose encoding fails, with `error`.
+        pause: seconds that a batch takes.
+    """
+
+    image_size = 32
+
+    def __init__(
+        self, fingerprint="c0", num_frames=2, fail_at=None, error=MemoryError, pause=0
+    ):
+        self.fingerprint, self.num_frames = fingerprint, num_frames
+        self.fail_at, self.error, self.pause = fail_at, error, pause
+        self.read, self.batches = [], []
+
+    def read_video(self, path):
+        frames = decode_uniform(path, self.num_frames).frames
+        self.read.append(Path(path).name)
+        return np.stack([resize_and_crop(x, self.image_size) for x in frames])
+
+    def encode_videos(self, frames):
+        if len(self.batches) == self.fail_at:
+            raise self.error
+        self.batches.append(len(frames))
+        time.sleep(self.pause)
+        colour = frames.mean(axis=(2, 3), dtype=np.float32)
+        return (colour / np.linalg.norm(colour, axis=-1, keepdims=True)).mean(axis=1)
+
+    def encode_texts(self, texts):
+        values = [
+            [float(name in text) for name in COLOURS] if text else [0.0] * 3
+            for text in texts
+        ]
+        return np.asarray(values, np.float32)

@@ -109,7 +109,15 @@ def make(size, name, frames, lengths, seed=0):
 
 
 # Compiled for minutes and made of what the others hold already.
-SLOW = ("everything, middle layers", "all layers joint", "adapter_ffn", "lstm")
+SLOW = (
+    "vop_c",
+    "vop_fp",
+    "everything, middle layers",
+    "all layers joint",
+    "adapter_ffn",
+    "lstm",
+    "transformer",
+)
 CASES = [
     # Both ways of running the layers, in turn.
     *[

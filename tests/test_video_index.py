@@ -199,7 +199,7 @@ import sys
 from colour_model import ColourModel
 from vop_jax import search, video_index
 video_index.BATCH = 2
-search.load_model = lambda path: ColourModel(pause=0.3)
+search.load_model = lambda path: ColourModel(pause=50)
 search.main()
 """
 
@@ -223,7 +223,7 @@ def test_a_killed_process_keeps_what_is_done(videos, kind):
     process.send_signal(kind)
     out, err = process.communicate(timeout=60)
     if kind == signal.SIGINT:
-        assert process.returncode == 130
+        assert process.returncode == 130, err
         assert err.splitlines()[-1] == "interrupted; what is done is kept"
         assert "Traceback" not in out + err
     done = _stored(output)

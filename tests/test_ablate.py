@@ -109,6 +109,23 @@ def test_the_rate_is_chosen_on_the_validation_split(study, monkeypatch, better):
     assert [run["learning_rate"] for run in chosen] == [better] * 2
 
 
+def test_a_shorter_search_is_kept_apart(study, monkeypatch):
+    """A rate's short run is never taken for a final one."""
+    runs = []
+
+    def run_once(config, folder, like):
+        runs.append((config.epochs, config.seed, folder.path))
+        sides = dict.fromkeys(("R@1", "R@5", "R@10"), 1.0)
+        return {"validation": {"t2v": sides, "v2t": sides}}
+
+    monkeypatch.setattr(module, "run_once", run_once)
+    ablation = study[0]
+    monkeypatch.setattr(ablation, "_search_epochs", 3)
+    ablation._cell(CELLS[1])
+    assert [run[:2] for run in runs] == [(3, 0), (3, 0), (1, 0), (1, 1)]
+    assert len({run[2] for run in runs}) == 4
+
+
 def test_what_is_finished_is_not_run_again(study, base, monkeypatch):
     first, output, _ = study
     monkeypatch.setattr(module, "train", lambda run: pytest.fail("trained again"))

@@ -1,7 +1,7 @@
 """Runs a table or figure of the paper.
 
     python -m vop_jax.ablate --study=table1 [--dataset=demo] [--output=DIR]
-        [--seeds=0,1,2] [--rates=0.33,1,3]
+        [--seeds=0,1,2] [--rates=0.33,1,3] [--search_epochs=N]
 
 Every cell first searches its learning rate, as factors of the method's own, on the
 validation split with the first seed; the test split is never looked at for it. The best
@@ -41,7 +41,13 @@ def main() -> int:
         "--rates", default="0.33,1,3", help="factors on each method's learning rate"
     )
     parser.add_argument("--epochs", type=int, help="instead of the data set's own")
+    parser.add_argument(
+        "--search_epochs", type=int, default=0, help="of the search's runs; as many"
+    )
     flags = parser.parse_args()
+    for name in ("epochs", "search_epochs"):
+        if (getattr(flags, name) or 0) < 0:
+            raise UserError(f"--{name} must not be negative")
     quiet_libraries()
     find_study(flags.study)
     # Imported late, so that a typing mistake is answered without a wait.
@@ -57,7 +63,7 @@ def main() -> int:
 
     output = flags.output or Path(f"runs/{flags.study}_{flags.dataset}")
     seeds, rates = _numbers(flags.seeds, int), _numbers(flags.rates, float)
-    ablation = Ablation(flags.study, base, output, seeds, rates)
+    ablation = Ablation(flags.study, base, output, seeds, rates, flags.search_epochs)
 
     def report() -> None:
         write_csv(output / "results.csv", ablation.finished)

@@ -21,7 +21,11 @@ from vop_jax.train import train
 
 
 def cell_config(
-    cell: Cell, base: Callable[[str], dict[str, Any]], rate: float, seed: int
+    cell: Cell,
+    base: Callable[[str], dict[str, Any]],
+    rate: float,
+    seed: int,
+    epochs: int = 0,
 ) -> RunConfig:
     """A cell's configuration.
 
@@ -30,6 +34,7 @@ def cell_config(
         base: method -> a fresh configuration, which the cell changes.
         rate: factor on the method's learning rate.
         seed: of the run.
+        epochs: instead of the base's; 0 leaves them.
     """
     values = base(cell.method)
     for field, value in cell.changes.items():
@@ -40,6 +45,7 @@ def cell_config(
         target[last] = value
     values["optimizer"]["learning_rate"] *= rate
     values["seed"] = seed
+    values["epochs"] = epochs or values["epochs"]
     # One validation, at the end: the search compares finished runs.
     values["save_every"] = 10**9
     return check_config(values)
@@ -100,6 +106,8 @@ class Ablation:
         output: the study's folder.
         seeds: of the final runs; the first is the search's as well.
         rates: factors on a method's learning rate that are tried.
+        search_epochs: of the runs that try a rate; 0 means as many as the final ones
+            have, of which the best rate's first is then one.
     """
 
     def __init__(
@@ -109,10 +117,12 @@ class Ablation:
         output: Path,
         seeds: Sequence[int],
         rates: Sequence[float],
+        search_epochs: int = 0,
     ):
         self.study: Study = find_study(name)
         self._base, self._output = base, output
         self._seeds, self._rates = seeds, rates
+        self._search_epochs = search_epochs
         # Rates and seeds are no part of a program, so each cell compiles once.
         jax.config.update("jax_compilation_cache_dir", str((output / "xla").absolute()))
         # The backbone and the data, read once, and what an untuned CLIP reaches.
@@ -151,14 +161,19 @@ class Ablation:
         if len(self._rates) == 1:
             return 0.0
         try:
-            return validation_score(self._once(cell, rate, self._seeds[0]))
+            seed, epochs = self._seeds[0], self._search_epochs
+            return validation_score(self._once(cell, rate, seed, epochs))
         except UserError as error:
             warn(f"{cell.name} at {rate} times its learning rate: {error}")
             return -np.inf
 
-    def _once(self, cell: Cell, rate: float, seed: int) -> dict[str, Any]:
-        config = cell_config(cell, self._base, rate, seed)
+    def _once(
+        self, cell: Cell, rate: float, seed: int, epochs: int = 0
+    ) -> dict[str, Any]:
+        config = cell_config(cell, self._base, rate, seed, epochs)
         name = f"rate{config.optimizer.learning_rate:.3g}_seed{seed}"
+        if epochs:
+            name += f"_epochs{epochs}"
         folder = RunFolder(self._output / "cells" / cell.name / name)
         return run_once(config, folder, self.untuned)
 

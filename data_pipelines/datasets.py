@@ -38,14 +38,14 @@ class Dataset:
         return _imported(self.builder)
 
     def read(self, path: Path) -> Annotations:
-        """Reads the annotations of a folder, or of a file.
+        """Reads the annotations of a folder, or of a file; renders into it the demo.
 
         Raises:
             UserError: they are missing or broken.
         """
         reader: Callable[[Path], Annotations] = _imported(self.annotations)
         path = path.expanduser().absolute()
-        if not path.exists():
+        if not path.exists() and not self.rendered:
             raise UserError(f"{path} does not exist; give another --annotations")
         return reader(path)
 

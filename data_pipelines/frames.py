@@ -8,6 +8,7 @@ the whole file and picking frames by number.
 import dataclasses
 import io
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,9 @@ STATUSES = (
     "short",
 )
 JPEG_QUALITY = 95
+# Seconds by which a stream may end before it is said to; the last frame is shown for a
+# while, and some writers round.
+_SLACK = 0.5
 
 
 class VideoError(Exception):
@@ -81,12 +85,14 @@ def decode_uniform(path: str | Path, count: int) -> DecodedVideo:
         raise VideoError("missing", f"{path} does not exist")
     try:
         times, keyframes = _walk(path)
-        wanted = uniform_indices(len(times), count)
         try:
+            wanted = uniform_indices(len(times), count)
             frames = _decode_at(path, times, keyframes, wanted)
-        # Some containers say that they can be sought and then cannot.
+        # Some containers say that they can be sought and then cannot, and some hold
+        # packets that give no frame: what counts is what can be decoded.
         except (_NotSeekableError, av.error.FFmpegError):
-            frames = _decode_sequentially(path, wanted)
+            times, _ = _walk_decoding(path)
+            frames = _decode_sequentially(path, uniform_indices(len(times), count))
     except av.error.FFmpegError as error:
         raise VideoError("corrupt", f"{path} is damaged ({error.strerror})") from None
     notes = ["short"] if len(times) < count else []
@@ -99,6 +105,28 @@ def decode_uniform(path: str | Path, count: int) -> DecodedVideo:
         if quarter_turns and "rotated" not in notes:
             notes.append("rotated")
     return DecodedVideo(np.stack(turned), len(times), tuple(notes))
+
+
+def probe(path: str | Path) -> int:
+    """The number of frames that a file says it has, 0 where it does not say.
+
+    Nothing is decoded, and no packet is read beyond what opening takes.
+
+    Raises:
+        VideoError: the file is missing, unreadable, shorter than its index or holds no
+            video.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise VideoError("missing", f"{path} does not exist")
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        size = path.stat().st_size
+        # The index of an mp4 says where each frame lies.
+        ends = [entry.pos + entry.size for entry in stream.index_entries]
+        if ends and max(ends) > size:
+            raise VideoError("truncated", f"{path} has {size:,} of {max(ends):,} bytes")
+        return stream.frames
 
 
 class _NotSeekableError(Exception):
@@ -135,22 +163,41 @@ def _walk(path: Path) -> tuple[list[int], list[int]]:
             times.append(packet.pts)
             if packet.is_keyframe:
                 keyframes.append(packet.pts)
-        claimed = stream.frames
+        claimed, promised = stream.frames, _promised_end(stream)
+        tick = float(stream.time_base or 0)
     if not times:
         raise VideoError("no_video", f"{path} holds no frame")
     if claimed and len(times) < claimed:
         raise VideoError(
             "truncated", f"{path} ends after {len(times)} of {claimed} frames"
         )
+    end = max(times) * tick
+    if promised is not None and end < promised - _SLACK:
+        raise VideoError(
+            "truncated", f"{path} ends after {end:.1f} of {promised:.1f} seconds"
+        )
     if len(set(times)) < len(times):
         return _walk_decoding(path)
     return sorted(times), sorted(keyframes)
+
+
+def _promised_end(stream) -> float | None:
+    """When Matroska says that the stream ends, seconds; None where nothing is said."""
+    written = re.fullmatch(
+        r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "")
+    )
+    if written is None:
+        return None
+    hours, minutes, seconds = (float(x) for x in written.groups())
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def _walk_decoding(path: Path) -> tuple[list[int], list[int]]:
     """The slow way for files whose packets carry no usable times."""
     with _open(path) as container:
         count = sum(1 for _ in container.decode(container.streams.video[0]))
+    if not count:
+        raise VideoError("no_video", f"{path} holds no frame")
     # No keyframe: nothing can be sought, everything is decoded in order.
     return list(range(count)), []
 

@@ -222,7 +222,8 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             for job, result in self._run_jobs(list(jobs.values())):
                 if result.status:
                     failed[Path(job.video)] = result
-                bar.advance(**({"unreadable": str(len(failed))} if failed else {}))
+                shown = {"unreadable": str(len(failed))} if failed else {}
+                bar.advance(1, **shown)
         return failed
 
     def _check_gaps(

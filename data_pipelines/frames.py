@@ -70,8 +70,13 @@ def uniform_indices(total: int, count: int) -> list[int]:
     """
     if total < count:
         return [min(i, total - 1) for i in range(count)]
-    edges = np.linspace(0, total, count + 1).astype(int).tolist()
+    edges = interval_edges(total, count)
     return [(a + b - 1) // 2 for a, b in itertools.pairwise(edges)]
+
+
+def interval_edges(total: int, count: int) -> list[int]:
+    """Where `[0, total)` is cut into `count` equal intervals, both ends included."""
+    return np.linspace(0, total, count + 1).astype(int).tolist()
 
 
 def decode_uniform(path: str | Path, count: int) -> DecodedVideo:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from data_pipelines.annotations import Video
 from data_pipelines.frames import JPEG_QUALITY
+from data_pipelines.terminal import warn
 
 FILE = "provenance.json"
 # What two preparations must share for their figures to be compared.
@@ -110,3 +111,17 @@ def difference(trained: Mapping[str, Any], used: Mapping[str, Any]) -> str:
                     f"{other['captions']}, or others"
                 )
     return "; ".join(found)
+
+
+def left_out(provenance: Mapping[str, Any], split: str) -> int:
+    """How many videos of a split gave no frames and are not counted in its figures."""
+    return provenance.get("splits", {}).get(split, {}).get("left_out", 0)
+
+
+def warn_of_difference(
+    trained: Mapping[str, Any] | None, used: Mapping[str, Any]
+) -> None:
+    """Warns in one line where data differ from those of the training."""
+    found = difference(trained or {}, used)
+    if found:
+        warn(f"these data are not those of the training: {found}")

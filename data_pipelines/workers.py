@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from data_pipelines.errors import UserError
 from data_pipelines.video_job import UNWRITABLE, Job, Result
@@ -72,7 +73,7 @@ class _Worker:
 
     def __init__(self, command: Sequence[str], seconds: float):
         self._command, self._seconds = command, seconds
-        self._process: subprocess.Popen | None = None
+        self._process: Any = None
         self._closed = False
 
     def work(self, job: Job) -> Result:
@@ -99,7 +100,7 @@ class _Worker:
             self.close()
         return Result("corrupt", f"{job.video} made its decoder crash twice")
 
-    def _started(self):
+    def _started(self) -> Any:
         if self._process is None:
             # The package may be importable only because of where we were started.
             root = str(Path(__file__).parents[1])
@@ -114,7 +115,7 @@ class _Worker:
                 # A key pressed in the terminal is for the main process alone.
                 start_new_session=True,
             )
-            self._process.stdout.readline()  # pyright: ignore
+            self._process.stdout.readline()
         return self._process
 
     def kill(self) -> None:
@@ -130,6 +131,6 @@ class _Worker:
         if process is not None:
             process.kill()
             process.wait()
-            process.stdout.close()  # pyright: ignore
+            process.stdout.close()
             with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()  # pyright: ignore
+                process.stdin.close()

@@ -89,6 +89,13 @@ class RunFolder:
             raise UserError(f"{self.config} is no JSON object")
         return config
 
+    def read_results(self) -> dict[str, Any]:
+        """What `results.json` holds; empty where there is none yet."""
+        try:
+            return json.loads(self.results.read_text())
+        except (OSError, ValueError):
+            return {}
+
     def start(self, config: dict[str, Any]) -> None:
         """Writes `config.json` unless it is there."""
         if not self.config.exists():

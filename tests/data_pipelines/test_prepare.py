@@ -13,8 +13,8 @@ from films import custom_set, film
 
 from data_pipelines import prepare as module
 from data_pipelines.errors import UserError
-from data_pipelines.feed import load_split
 from data_pipelines.provenance import read_provenance
+from data_pipelines.split import load_split
 from data_pipelines.video_job import do_job
 from data_pipelines.workers import Workers
 

@@ -15,7 +15,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.frames_file import frames_path, read_frames, read_notes
 from data_pipelines.provenance import method_of, provenance_of
 from data_pipelines.terminal import progress
-from data_pipelines.video_files import VideoFiles
+from data_pipelines.video_files import VideoFiles, find_video
 from data_pipelines.video_job import Job, Result
 from data_pipelines.workers import Workers
 
@@ -52,12 +52,10 @@ def find_records(found: Annotations, videos: Path) -> dict[str, list[Record]]:
         UserError: there is no such folder.
     """
     files = VideoFiles(videos)
-
-    def find(video: Video) -> Path | None:
-        return files.at(video.files[0]) if found.by_path else files.find(video.files)
-
     return {
-        split: [Record(video, find(video)) for video in listed]
+        split: [
+            Record(video, find_video(files, video, found.by_path)) for video in listed
+        ]
         for split, listed in found.splits.items()
     }
 

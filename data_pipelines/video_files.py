@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from data_pipelines.annotations import Video
 from data_pipelines.errors import UserError
 
 # Endings that a converter leaves in the middle of a name: `X.3gp.mp4` is X.
@@ -56,6 +57,11 @@ class VideoFiles:
         """The file of that path, relative to the folder; None where there is none."""
         file = self.root / path
         return file if file.is_file() else None
+
+
+def find_video(files: VideoFiles, video: Video, by_path: bool) -> Path | None:
+    """The file of an annotated video, None where there is none."""
+    return files.at(video.files[0]) if by_path else files.find(video.files)
 
 
 def _walk(root: Path) -> Iterator[str]:

@@ -90,17 +90,16 @@ def decode_uniform(path: str | Path, count: int) -> DecodedVideo:
         raise VideoError("missing", f"{path} does not exist")
     try:
         times, keyframes = _walk(path)
+        total = len(times)
         try:
-            wanted = uniform_indices(len(times), count)
-            frames = _decode_at(path, times, keyframes, wanted)
+            frames = _decode_at(path, times, keyframes, uniform_indices(total, count))
         # Some containers say that they can be sought and then cannot, and some hold
         # packets that give no frame: what counts is what can be decoded.
         except (_NotSeekableError, av.error.FFmpegError):
-            times, _ = _walk_decoding(path)
-            frames = _decode_sequentially(path, uniform_indices(len(times), count))
+            total, frames = _decode_all(path, total, count)
     except av.error.FFmpegError as error:
         raise VideoError("corrupt", f"{path} is damaged ({error.strerror})") from None
-    notes = ["short"] if len(times) < count else []
+    notes = ["short"] if total < count else []
     turned = []
     for frame in frames:
         picture = frame.to_ndarray(format="rgb24")
@@ -109,7 +108,7 @@ def decode_uniform(path: str | Path, count: int) -> DecodedVideo:
         turned.append(np.rot90(picture, quarter_turns))
         if quarter_turns and "rotated" not in notes:
             notes.append("rotated")
-    return DecodedVideo(np.stack(turned), len(times), tuple(notes))
+    return DecodedVideo(np.stack(turned), total, tuple(notes))
 
 
 def probe(path: str | Path) -> int:
@@ -159,30 +158,35 @@ def _walk(path: Path) -> tuple[list[int], list[int]]:
     """Times of all frames in order of display, and of the keyframes among them."""
     with _open(path) as container:
         stream = container.streams.video[0]
-        times, keyframes = [], []
+        times, keyframes, cut = [], [], 0
         for packet in container.demux(stream):
-            if packet.size == 0 or packet.is_discard:
+            if packet.size == 0:
                 continue
-            if packet.pts is None:
-                return _walk_decoding(path)
+            # An edit list leaves it out of what is shown.
+            if packet.is_discard:
+                cut += 1
+                continue
             times.append(packet.pts)
             if packet.is_keyframe:
                 keyframes.append(packet.pts)
         claimed, promised = stream.frames, _promised_end(stream)
         tick = float(stream.time_base or 0)
+        # An AVI has no times of display; FFmpeg then gives packets those of decoding.
+        reordered = "avi" in container.format.name and stream.codec_context.has_b_frames
     if not times:
         raise VideoError("no_video", f"{path} holds no frame")
-    if claimed and len(times) < claimed:
+    if claimed and len(times) + cut < claimed:
         raise VideoError(
             "truncated", f"{path} ends after {len(times)} of {claimed} frames"
         )
+    # Without keyframes nothing can be sought, and everything is decoded in order.
+    if None in times or len(set(times)) < len(times) or reordered:
+        return list(range(len(times))), []
     end = max(times) * tick
     if promised is not None and end < promised - _SLACK:
         raise VideoError(
             "truncated", f"{path} ends after {end:.1f} of {promised:.1f} seconds"
         )
-    if len(set(times)) < len(times):
-        return _walk_decoding(path)
     return sorted(times), sorted(keyframes)
 
 
@@ -195,16 +199,6 @@ def _promised_end(stream) -> float | None:
         return None
     hours, minutes, seconds = (float(x) for x in written.groups())
     return 3600 * hours + 60 * minutes + seconds
-
-
-def _walk_decoding(path: Path) -> tuple[list[int], list[int]]:
-    """The slow way for files whose packets carry no usable times."""
-    with _open(path) as container:
-        count = sum(1 for _ in container.decode(container.streams.video[0]))
-    if not count:
-        raise VideoError("no_video", f"{path} holds no frame")
-    # No keyframe: nothing can be sought, everything is decoded in order.
-    return list(range(count)), []
 
 
 def _decode_at(
@@ -255,18 +249,26 @@ def _decode_until(container, stream, missing):
                 return
 
 
-def _decode_sequentially(path: Path, wanted: Sequence[int]) -> list[av.VideoFrame]:
-    """Decodes from the start and picks by number."""
-    found = {}
+def _decode_all(
+    path: Path, expected: int, count: int
+) -> tuple[int, list[av.VideoFrame]]:
+    """Decodes the whole file, and once more if it has not the frames expected.
+
+    Returns:
+        n, and its uniform frames.
+    """
+    wanted = uniform_indices(expected, count)
+    found, total = {}, 0
     with _open(path) as container:
-        for i, frame in enumerate(container.decode(container.streams.video[0])):
-            if i in wanted:
-                found[i] = frame
-            if i >= wanted[-1]:
-                break
-    if set(found) != set(wanted):
-        raise VideoError("truncated", f"{path} ends before frame {wanted[-1]}")
-    return [found[i] for i in wanted]
+        for frame in container.decode(container.streams.video[0]):
+            if total in wanted:
+                found[total] = frame
+            total += 1
+    if not total:
+        raise VideoError("no_video", f"{path} holds no frame")
+    if total != expected:
+        return _decode_all(path, total, count)
+    return total, [found[i] for i in wanted]
 
 
 def resize_and_crop(frame: np.ndarray, size: int) -> np.ndarray:

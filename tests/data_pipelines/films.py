@@ -22,7 +22,7 @@ def custom_set(folder, train=2, validation=2, test=2, captions=2):
     for split, count in (("train", train), ("validation", validation), ("test", test)):
         for i in reversed(range(count)):
             name = f"{split}{i}.mp4"
-            film(folder / "videos" / name, grey=40 + 7 * i)
+            film(folder / "videos" / name, grey=40 + 3 * i)
             rows += [(name, f"{split} {i} said {c}", split) for c in range(captions)]
     with (folder / "rows.csv").open("w") as file:
         csv.writer(file).writerows([("video", "caption", "split"), *rows])

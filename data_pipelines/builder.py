@@ -234,7 +234,7 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             return
         video, file = gaps[0]
         why = failed[file].message if file else f"{video.files[0]} is in no folder"
-        more = f" (and {len(gaps) - 1} more)" if len(gaps) > 1 else ""
+        more = f" (and {len(gaps) - 1} more: see doctor)" if len(gaps) > 1 else ""
         raise UserError(
             f"{split} video {video.video_id}: {why}{more}; mend the file, or leave it "
             "out and say so with --allow-missing-test"

@@ -2,8 +2,8 @@
 
     python -m benchmarks.feed [--data=PREPARED] [--videos=256] [--rounds=5] [--json]
 
-Without prepared shards it stores JPEG files of soft moving shapes, 20 to 25 KB each,
-the size of those of real videos. `memory` holds the encoded frames in host memory,
+Without prepared shards it stores JPEG files of soft shapes and grain, 34 KB each, more
+than those of real videos. `memory` holds the encoded frames in host memory,
 `disk` reads each record from its file when it is asked for.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.frames import encode_jpeg
+from data_pipelines.terminal import quiet_libraries
 
 FRAMES, SIZE = 12, 224
 # CPU milliseconds of a video, at most.
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     flags = parser.parse_args()
+    quiet_libraries()
     with tempfile.TemporaryDirectory() as folder:
         splits = (
             prepared_splits(flags.data)

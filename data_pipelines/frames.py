@@ -112,9 +112,9 @@ def decode_uniform(path: str | Path, count: int) -> DecodedVideo:
 
 
 def probe(path: str | Path) -> int:
-    """The number of frames that a file says it has, 0 where it does not say.
+    """The number of frames that a file says it has; nothing is decoded.
 
-    Nothing is decoded, and no packet is read beyond what opening takes.
+    Where the header does not say it, as in Matroska, packets are counted.
 
     Raises:
         VideoError: the file is missing, unreadable, shorter than its index or holds no
@@ -130,7 +130,8 @@ def probe(path: str | Path) -> int:
         ends = [entry.pos + entry.size for entry in stream.index_entries]
         if ends and max(ends) > size:
             raise VideoError("truncated", f"{path} has {size:,} of {max(ends):,} bytes")
-        return stream.frames
+        claimed = stream.frames
+    return claimed or len(_walk(path)[0])
 
 
 class _NotSeekableError(Exception):

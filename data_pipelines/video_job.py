@@ -7,6 +7,8 @@ line of JSON each; a decoder that crashes or hangs takes only this process with 
 import json
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ from data_pipelines.frames_file import write_frames
 _MESSAGE = 400
 # No fault of the video, and so none of `frames.STATUSES`.
 UNWRITABLE = "unwritable"
+_WATCH_SECONDS = 2.0
 
 
 class Job(NamedTuple):
@@ -96,8 +99,16 @@ def _failure(status: str, message: str) -> Result:
     return Result(status, " ".join(message.split())[:_MESSAGE])
 
 
+def _end_with(parent: int) -> None:
+    """Ends this process once its parent is gone, even in a decoder that hangs."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
+
+
 def serve() -> None:
     """Does the jobs of the standard input until it ends."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     # Whatever a library prints must not come between the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -115,7 +115,11 @@ class _Worker:
                 # A key pressed in the terminal is for the main process alone.
                 start_new_session=True,
             )
-            self._process.stdout.readline()
+            if not self._process.stdout.readline() and not self._closed:
+                raise UserError(
+                    "a decoding process ends as soon as it starts; see why with "
+                    f"{' '.join(self._command[:3])} < /dev/null"
+                )
         return self._process
 
     def kill(self) -> None:

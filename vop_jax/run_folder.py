@@ -92,7 +92,8 @@ class RunFolder:
     def read_results(self) -> dict[str, Any]:
         """What `results.json` holds; empty where there is none yet."""
         try:
-            return json.loads(self.results.read_text())
+            found = json.loads(self.results.read_text())
+            return found if isinstance(found, dict) else {}
         except (OSError, ValueError):
             return {}
 

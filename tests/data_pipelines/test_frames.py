@@ -188,7 +188,7 @@ def test_a_probe_believes_the_header_but_not_a_short_file(tmp_path):
     with pytest.raises(VideoError) as error:
         probe(path)
     assert error.value.status == "truncated"
-    assert probe(write(tmp_path / "a.mkv")) == 0
+    assert probe(write(tmp_path / "a.mkv")) == 40
     sound = tmp_path / "sound.wav"
     with av.open(str(sound), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,44 @@ def test_a_decoder_that_hangs_or_dies_takes_only_its_file(source, monkeypatch):
     assert load_split(path, "train").video_ids == ["train3", "train2"]
     found = {line["video_id"]: line["status"] for line in report(path)["train"]}
     assert found == {"train0": "timeout", "train1": "corrupt"}
+
+
+def test_a_decoder_that_cannot_start_is_no_fault_of_a_video(source, monkeypatch):
+    command = (sys.executable, "-c", "import nothing_of_that_name")
+    monkeypatch.setattr(module, "Workers", lambda *_: Workers(1, 60, command))
+    with pytest.raises(UserError, match="ends as soon as it starts"):
+        prepare(source)
+
+
+def test_a_decoder_that_hangs_ends_with_its_parent(tmp_path):
+    pid = tmp_path / "pid"
+    worker = (
+        "import os, time\nfrom data_pipelines import video_job\n"
+        "video_job._WATCH_SECONDS = 0.1\n"
+        f"def hang(path, count):\n open({str(pid)!r}, 'w').write(str(os.getpid()))\n"
+        " time.sleep(600)\n"
+        "video_job.decode_uniform = hang\nvideo_job.serve()\n"
+    )
+    main = (
+        "import sys\nfrom data_pipelines.workers import Workers, Job\n"
+        f"job = Job({str(film(tmp_path / 'a.mp4'))!r}, '', 2, 16, 1 << 30)\n"
+        f"list(Workers(1, 600, (sys.executable, '-c', {worker!r})).run([job]))\n"
+    )
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen([sys.executable, "-c", main], cwd=root)
+    wait_until(lambda: pid.exists() and pid.read_text())
+    hung = Path("/proc") / pid.read_text()
+    assert hung.exists()
+    process.kill()
+    process.wait()
+    wait_until(lambda: not hung.exists() or "(zombie)" in (hung / "status").read_text())
+
+
+def wait_until(holds, seconds=60):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_no_room_is_no_fault_of_a_video(source, monkeypatch):

@@ -1,13 +1,16 @@
 """The shared TFDS builder: one record per video, frames as stored JPEG bytes."""
 
+import contextlib
 import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from data_pipelines.annotations import Annotations, Video
 from data_pipelines.datasets import find_dataset
@@ -58,6 +61,21 @@ def find_records(found: Annotations, videos: Path) -> dict[str, list[Record]]:
         ]
         for split, listed in found.splits.items()
     }
+
+
+@contextlib.contextmanager
+def _sorted_features() -> Iterator[None]:
+    """Makes the bytes of a record the same in every process.
+
+    A record's features are a map of protobuf, written in an order that differs from one
+    process to the next unless it is asked to sort.
+    """
+
+    def serialize(self, example):
+        return self.get_tf_example(example).SerializeToString(deterministic=True)
+
+    with mock.patch.object(ExampleSerializer, "serialize_example", serialize):
+        yield
 
 
 class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -131,6 +149,10 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             # Keys are the position in the split, so that the order is kept.
             disable_shuffling=True,
         )
+
+    def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
+        with _sorted_features():
+            super()._download_and_prepare(*args, **kwargs)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager

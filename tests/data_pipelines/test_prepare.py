@@ -84,6 +84,17 @@ def test_what_is_prepared_is_what_is_loaded(source, capsys):
     assert [x.name for x in (source / "out").rglob("*.partial")] == []
 
 
+def test_records_name_their_features_in_order(source):
+    """Unsorted, the same data give other bytes in another process."""
+    path = prepare(source)
+    for shard in path.glob("*.tfrecord*"):
+        content = shard.read_bytes()
+        names = (b"captions", b"extras", b"frames", b"video_id")
+        # As protobuf writes a string: its length before it.
+        places = [content.index(bytes([len(name)]) + name) for name in names]
+        assert places == sorted(places)
+
+
 def test_what_is_there_is_not_made_again(source, here):
     path = prepare(source)
     here.done.clear()

@@ -1,89 +1,21 @@
 """Shards to batches: stateless, the same on any number of hosts, restarted anywhere.
 
 What step i trains on is a function of (seed, i) alone: the order of an epoch is a keyed
-permutation of its positions and the choice of a caption is keyed by the position, so
-nothing but the step need be remembered. No Python function is in the graph.
+permutation of its positions, and the choice of a caption and every augmentation are
+keyed by the position, so nothing but the step need be remembered. No Python function is
+in the graph.
 """
 
-import dataclasses
-import json
 from collections.abc import Iterator
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
+from data_pipelines.augmentation import Augmentation, augment, pick_frames
 from data_pipelines.buckets import bucket_length, caption_lengths
 from data_pipelines.errors import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """A prepared split in host memory, frames still encoded.
-
-    Attributes:
-        name: `train`, `validation` or `test`.
-        video_ids: of the V videos.
-        frames: JPEG bytes, `object [V, F]`.
-        captions: of all videos, one after another.
-        caption_start: `int64 [V + 1]`; video v's captions are those from
-            `caption_start[v]` to `caption_start[v + 1]`.
-        extras: what else is known of each video.
-    """
-
-    name: str
-    video_ids: list[str]
-    frames: np.ndarray
-    captions: list[str]
-    caption_start: np.ndarray
-    extras: list[dict[str, Any]]
-
-    @cached_property
-    def video_of_caption(self) -> np.ndarray:
-        """The video of each caption, `int64 [C]`."""
-        return np.repeat(np.arange(len(self.video_ids)), np.diff(self.caption_start))
-
-
-def load_split(path: str | Path, split: str) -> Split:
-    """Reads a prepared split into memory.
-
-    Args:
-        path: the folder `prepare` returns.
-        split: its name.
-
-    Raises:
-        UserError: nothing is prepared there, or there is no such split.
-    """
-    try:
-        builder = tfds.builder_from_directory(str(path))
-    # OSError is what TFDS has for a folder without its files.
-    except OSError:
-        raise UserError(
-            f"{path} holds no prepared data set; run python -m data_pipelines.prepare"
-        ) from None
-    if split not in builder.info.splits:
-        raise UserError(
-            f"{path} has no split {split!r}, only {', '.join(builder.info.splits)}"
-        )
-    # TFDS decorates the method in a way that hides its arguments.
-    as_dataset: Any = builder.as_dataset
-    examples = as_dataset(
-        split=split,
-        decoders={"frames": tfds.decode.SkipDecoding()},
-        read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
-    )
-    ids, frames, captions, start, extras = [], [], [], [0], []
-    for example in examples.as_numpy_iterator():
-        ids.append(example["video_id"].decode())
-        frames.append(example["frames"])
-        own = [caption.decode() for caption in example["captions"]]
-        captions += own
-        start.append(len(captions))
-        extras.append(json.loads(example["extras"]))
-    return Split(split, ids, np.stack(frames), captions, np.array(start), extras)
+from data_pipelines.split import Split, naming_damage
 
 
 def _decode(frames: tf.Tensor, count: int) -> tf.Tensor:
@@ -114,6 +46,7 @@ class TrainFeed:
         group_size: number of adjacent videos that always share a batch.
         epoch_of: `videos` (each once, with one of its captions) or `pairs` (each
             caption once).
+        augmentation: how frames are varied.
         shard_index: which share of each global batch is this host's.
         shard_count: number of hosts.
 
@@ -130,6 +63,7 @@ class TrainFeed:
         seed: int,
         group_size: int = 1,
         epoch_of: str = "videos",
+        augmentation: Augmentation | None = None,
         shard_index: int = 0,
         shard_count: int = 1,
     ):
@@ -156,6 +90,7 @@ class TrainFeed:
         self._seed = seed
         self._group_size = group_size
         self._epoch_of = epoch_of
+        self._augmentation = augmentation or Augmentation()
         local = batch_size // shard_count
         self._local = slice(shard_index * local, (shard_index + 1) * local)
 
@@ -190,9 +125,9 @@ class TrainFeed:
             that the global batch's longest caption decides, `video` and `caption`
             int64 `[b]`.
         """
-        lengths = caption_lengths(self._ids)
-        frame_count = self._split.frames.shape[1]
-        encoded = tf.constant(self._split.frames)
+        lengths, split = caption_lengths(self._ids), self._split
+        wanted = split.num_frames or split.frames.count
+        place = np.arange(self.batch_size)[self._local]
 
         def choose(step):
             video, caption = self._choose(step)
@@ -203,10 +138,14 @@ class TrainFeed:
                 "caption": caption,
                 "text_ids": tf.gather(self._ids, caption),
                 "longest": tf.fill(tf.shape(video), longest),
+                "position": step * self.batch_size + place,
             }
 
         def decode(example):
-            frames = _decode(tf.gather(encoded, example["video"]), frame_count)
+            key = tf.stack([tf.cast(self._seed, tf.int64), example.pop("position")])
+            picks = pick_frames(split.frames.count, wanted, self._augmentation, key)
+            encoded = tf.gather(split.frames.read(example["video"]), picks)
+            frames = augment(_decode(encoded, wanted), self._augmentation, key)
             return {**example, "frames": frames}
 
         local = self._local.stop - self._local.start
@@ -219,7 +158,7 @@ class TrainFeed:
             .prefetch(2)
             .with_options(_options())
         )
-        for batch in data.as_numpy_iterator():
+        for batch in naming_damage(split.files, data.as_numpy_iterator()):
             length = bucket_length(int(batch.pop("longest")[0]), self._ids.shape[1])
             batch["text_ids"] = batch["text_ids"][:, :length]
             yield batch
@@ -240,16 +179,17 @@ def evaluation_batches(
         `frames` uint8 `[b, F, H, W, 3]`, `index` int64 `[b]` of the videos and `mask`
         bool `[b]`, False where a video only fills the batch.
     """
-    count, frame_count = len(split.video_ids), split.frames.shape[1]
+    count, wanted = len(split.video_ids), split.num_frames or split.frames.count
+    picks = pick_frames(split.frames.count, wanted, Augmentation())
     local = batch_size // shard_count
     whole = np.arange(-(-count // batch_size) * batch_size)
     own = whole.reshape(-1, shard_count, local)[:, shard_index].reshape(-1)
-    encoded = tf.constant(split.frames)
 
     def decode(index):
         video = tf.minimum(index, count - 1)
+        encoded = tf.gather(split.frames.read(video), picks)
         return {
-            "frames": _decode(tf.gather(encoded, video), frame_count),
+            "frames": _decode(encoded, wanted),
             "index": video,
             "mask": index < count,
         }
@@ -261,4 +201,4 @@ def evaluation_batches(
         .prefetch(2)
         .with_options(_options())
     )
-    yield from data.as_numpy_iterator()
+    yield from naming_damage(split.files, data.as_numpy_iterator())

@@ -8,6 +8,7 @@ the whole file and picking frames by number.
 import dataclasses
 import io
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,9 @@ STATUSES = (
     "short",
 )
 JPEG_QUALITY = 95
+# Seconds by which a stream may end before it is said to; the last frame is shown for a
+# while, and some writers round.
+_SLACK = 0.5
 
 
 class VideoError(Exception):
@@ -66,8 +70,13 @@ def uniform_indices(total: int, count: int) -> list[int]:
     """
     if total < count:
         return [min(i, total - 1) for i in range(count)]
-    edges = np.linspace(0, total, count + 1).astype(int).tolist()
+    edges = interval_edges(total, count)
     return [(a + b - 1) // 2 for a, b in itertools.pairwise(edges)]
+
+
+def interval_edges(total: int, count: int) -> list[int]:
+    """Where `[0, total)` is cut into `count` equal intervals, both ends included."""
+    return np.linspace(0, total, count + 1).astype(int).tolist()
 
 
 def decode_uniform(path: str | Path, count: int) -> DecodedVideo:
@@ -81,15 +90,16 @@ def decode_uniform(path: str | Path, count: int) -> DecodedVideo:
         raise VideoError("missing", f"{path} does not exist")
     try:
         times, keyframes = _walk(path)
-        wanted = uniform_indices(len(times), count)
+        total = len(times)
         try:
-            frames = _decode_at(path, times, keyframes, wanted)
-        # Some containers say that they can be sought and then cannot.
+            frames = _decode_at(path, times, keyframes, uniform_indices(total, count))
+        # Some containers say that they can be sought and then cannot, and some hold
+        # packets that give no frame: what counts is what can be decoded.
         except (_NotSeekableError, av.error.FFmpegError):
-            frames = _decode_sequentially(path, wanted)
+            total, frames = _decode_all(path, total, count)
     except av.error.FFmpegError as error:
         raise VideoError("corrupt", f"{path} is damaged ({error.strerror})") from None
-    notes = ["short"] if len(times) < count else []
+    notes = ["short"] if total < count else []
     turned = []
     for frame in frames:
         picture = frame.to_ndarray(format="rgb24")
@@ -98,7 +108,30 @@ def decode_uniform(path: str | Path, count: int) -> DecodedVideo:
         turned.append(np.rot90(picture, quarter_turns))
         if quarter_turns and "rotated" not in notes:
             notes.append("rotated")
-    return DecodedVideo(np.stack(turned), len(times), tuple(notes))
+    return DecodedVideo(np.stack(turned), total, tuple(notes))
+
+
+def probe(path: str | Path) -> int:
+    """The number of frames that a file says it has; nothing is decoded.
+
+    Where the header does not say it, as in Matroska, packets are counted.
+
+    Raises:
+        VideoError: the file is missing, unreadable, shorter than its index or holds no
+            video.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise VideoError("missing", f"{path} does not exist")
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        size = path.stat().st_size
+        # The index of an mp4 says where each frame lies.
+        ends = [entry.pos + entry.size for entry in stream.index_entries]
+        if ends and max(ends) > size:
+            raise VideoError("truncated", f"{path} has {size:,} of {max(ends):,} bytes")
+        claimed = stream.frames
+    return claimed or len(_walk(path)[0])
 
 
 class _NotSeekableError(Exception):
@@ -126,33 +159,47 @@ def _walk(path: Path) -> tuple[list[int], list[int]]:
     """Times of all frames in order of display, and of the keyframes among them."""
     with _open(path) as container:
         stream = container.streams.video[0]
-        times, keyframes = [], []
+        times, keyframes, cut = [], [], 0
         for packet in container.demux(stream):
-            if packet.size == 0 or packet.is_discard:
+            if packet.size == 0:
                 continue
-            if packet.pts is None:
-                return _walk_decoding(path)
+            # An edit list leaves it out of what is shown.
+            if packet.is_discard:
+                cut += 1
+                continue
             times.append(packet.pts)
             if packet.is_keyframe:
                 keyframes.append(packet.pts)
-        claimed = stream.frames
+        claimed, promised = stream.frames, _promised_end(stream)
+        tick = float(stream.time_base or 0)
+        # An AVI has no times of display; FFmpeg then gives packets those of decoding.
+        reordered = "avi" in container.format.name and stream.codec_context.has_b_frames
     if not times:
         raise VideoError("no_video", f"{path} holds no frame")
-    if claimed and len(times) < claimed:
+    if claimed and len(times) + cut < claimed:
         raise VideoError(
             "truncated", f"{path} ends after {len(times)} of {claimed} frames"
         )
-    if len(set(times)) < len(times):
-        return _walk_decoding(path)
+    # Without keyframes nothing can be sought, and everything is decoded in order.
+    if None in times or len(set(times)) < len(times) or reordered:
+        return list(range(len(times))), []
+    end = max(times) * tick
+    if promised is not None and end < promised - _SLACK:
+        raise VideoError(
+            "truncated", f"{path} ends after {end:.1f} of {promised:.1f} seconds"
+        )
     return sorted(times), sorted(keyframes)
 
 
-def _walk_decoding(path: Path) -> tuple[list[int], list[int]]:
-    """The slow way for files whose packets carry no usable times."""
-    with _open(path) as container:
-        count = sum(1 for _ in container.decode(container.streams.video[0]))
-    # No keyframe: nothing can be sought, everything is decoded in order.
-    return list(range(count)), []
+def _promised_end(stream) -> float | None:
+    """When Matroska says that the stream ends, seconds; None where nothing is said."""
+    written = re.fullmatch(
+        r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "")
+    )
+    if written is None:
+        return None
+    hours, minutes, seconds = (float(x) for x in written.groups())
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def _decode_at(
@@ -203,18 +250,26 @@ def _decode_until(container, stream, missing):
                 return
 
 
-def _decode_sequentially(path: Path, wanted: Sequence[int]) -> list[av.VideoFrame]:
-    """Decodes from the start and picks by number."""
-    found = {}
+def _decode_all(
+    path: Path, expected: int, count: int
+) -> tuple[int, list[av.VideoFrame]]:
+    """Decodes the whole file, and once more if it has not the frames expected.
+
+    Returns:
+        n, and its uniform frames.
+    """
+    wanted = uniform_indices(expected, count)
+    found, total = {}, 0
     with _open(path) as container:
-        for i, frame in enumerate(container.decode(container.streams.video[0])):
-            if i in wanted:
-                found[i] = frame
-            if i >= wanted[-1]:
-                break
-    if set(found) != set(wanted):
-        raise VideoError("truncated", f"{path} ends before frame {wanted[-1]}")
-    return [found[i] for i in wanted]
+        for frame in container.decode(container.streams.video[0]):
+            if total in wanted:
+                found[total] = frame
+            total += 1
+    if not total:
+        raise VideoError("no_video", f"{path} holds no frame")
+    if total != expected:
+        return _decode_all(path, total, count)
+    return total, [found[i] for i in wanted]
 
 
 def resize_and_crop(frame: np.ndarray, size: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.demo.builder import write_video
+from data_pipelines.demo.video_file import write_video
 from data_pipelines.frames import decode_uniform, resize_and_crop
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 220, 20), "blue": (20, 20, 220)}

@@ -158,7 +158,7 @@ def test_frames_of_another_size_are_resized_as_clip_does_it(model):
 
 
 def test_video_files(model, tmp_path):
-    from data_pipelines.demo.builder import write_video
+    from data_pipelines.demo.video_file import write_video
 
     path = tmp_path / "clip.mp4"
     write_video(

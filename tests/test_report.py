@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from data_pipelines.feed import Split
+from data_pipelines.split import Split
 from vop_jax.report import examples, write_report
 from vop_jax.run_folder import MetricsWriter, RunFolder, read_metrics
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from colour_model import COLOURS, ColourModel, write_colour
 
-from data_pipelines.demo.builder import write_video
 from data_pipelines.demo.clip import render_clip
+from data_pipelines.demo.video_file import write_video
 from data_pipelines.demo.world import sample_clips
 from vop_jax import search, video_index
 from vop_jax.demo import BACKBONE

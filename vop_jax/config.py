@@ -1,10 +1,12 @@
 """The configuration as it comes from the command line, checked and given types."""
 
 import dataclasses
+import json
 import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data_pipelines.augmentation import Augmentation
 from data_pipelines.datasets import find_dataset
 from data_pipelines.errors import UserError
 from vop_jax.adapters import PLACES
@@ -16,6 +18,7 @@ from vop_jax.optimizer import OptimizerConfig
 from vop_jax.presets import find_preset
 from vop_jax.prompts import ROLES, PromptConfig
 from vop_jax.sharding import MeshConfig
+from vop_jax.sizes import SIZES
 from vop_jax.text_layout import TEXT_LAYOUTS
 from vop_jax.towers import ComputeConfig
 
@@ -38,6 +41,11 @@ class RunConfig:
         group_size: adjacent videos that always share a batch (the demo's twins).
         epoch_of: what an epoch goes through once: `videos`, or `pairs` of a video and
             a caption.
+        holdout: training videos, at most a tenth of them, that validation is made of
+            where the data set has none; the test split is never looked at for that.
+        train_on_holdout: whether they are trained on as well.
+        augmentation: how training frames are varied.
+        memory_gb: a split whose frames take more stays on disk and is read from there.
         num_frames: F.
         renormalize_video: whether the mean over frames is scaled to length 1; the
             authors' model does not.
@@ -62,6 +70,10 @@ class RunConfig:
     batch_size: int
     group_size: int
     epoch_of: str
+    holdout: int
+    train_on_holdout: bool
+    augmentation: Augmentation
+    memory_gb: float
     num_frames: int
     renormalize_video: bool
     ties: str
@@ -81,7 +93,16 @@ class RunConfig:
 
     @property
     def backbone_folder(self) -> Path:
-        """The folder of the backbone."""
+        """The folder of the backbone.
+
+        Raises:
+            UserError: none is named.
+        """
+        if not self.backbone:
+            raise UserError(
+                f"{self.dataset} needs a CLIP: name its folder, "
+                f"--config=configs/vop.py:dataset={self.dataset},backbone=FOLDER"
+            )
         return BACKBONE if self.backbone == "demo" else Path(self.backbone)
 
     def as_json(self) -> dict[str, Any]:
@@ -103,13 +124,17 @@ def default_values(
         UserError: there is no such method or data set.
     """
     preset, row = find_preset(dataset), find_method(method)
-    prompts = row.prompt_config(preset.vision_layers, preset.num_frames)
+    layers = _vision_layers(backbone) or preset.vision_layers
+    prompts = row.prompt_config(layers, preset.num_frames)
     values = {
         "method": method,
         "dataset": dataset,
         "backbone": backbone or preset.backbone,
         "data_dir": "data",
         "seed": 0,
+        "train_on_holdout": False,
+        "augmentation": dataclasses.asdict(Augmentation()),
+        "memory_gb": 32.0,
         "renormalize_video": False,
         "ties": "mean",
         "prompts": dataclasses.asdict(prompts) | preset.prompts,
@@ -124,6 +149,18 @@ def default_values(
     del values["prompts"]["num_frames"]
     same = [field.name for field in dataclasses.fields(RunConfig)]
     return values | {name: getattr(preset, name) for name in same if name not in values}
+
+
+def _vision_layers(backbone: str) -> int:
+    """Layers of a named backbone's vision tower; 0 where that cannot be told yet."""
+    if backbone == "demo":
+        return SIZES["demo"].vision.layers
+    try:
+        values = json.loads((Path(backbone) / "config.json").read_text())
+        return int(values["vision_config"].get("num_hidden_layers", 0))
+    # Whoever loads it says what is wrong with it.
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return 0
 
 
 def parse_short_form(text: str) -> dict[str, str]:
@@ -159,6 +196,12 @@ def check_config(values: dict[str, Any]) -> RunConfig:
     find_dataset(config.dataset)
     for name in ("epochs", "batch_size", "group_size", "num_frames", "log_every"):
         _require(getattr(config, name) >= 1, f"config.{name} must be at least 1")
+    _require(config.holdout >= 1, "config.holdout must be at least 1")
+    _require(config.memory_gb >= 0, "config.memory_gb must not be negative")
+    _require(
+        0 < config.augmentation.crop <= 1,
+        "config.augmentation.crop is a share of the area, above 0 and at most 1",
+    )
     for name in ("save_every", "keep_checkpoints", "evaluation_batch_size"):
         _require(getattr(config, name) >= 1, f"config.{name} must be at least 1")
     _require(config.ties in TIES, f"config.ties must be one of {', '.join(TIES)}")

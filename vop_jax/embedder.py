@@ -15,7 +15,7 @@ from vop_jax.metrics import retrieval_metrics, same_end_accuracy, twin_accuracy
 from vop_jax.sharding import put_batch
 
 if TYPE_CHECKING:
-    from data_pipelines.feed import Split
+    from data_pipelines.split import Split
 
 TEXT_BATCH = 256
 

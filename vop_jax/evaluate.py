@@ -23,6 +23,7 @@ import numpy as np
 from data_pipelines.arguments import Parser
 from data_pipelines.datasets import DATASETS, find_dataset
 from data_pipelines.errors import UserError, command
+from data_pipelines.provenance import left_out, warn_of_difference
 from data_pipelines.terminal import quiet_libraries, say
 from vop_jax.evaluation import Evaluation
 from vop_jax.metrics import TIES, retrieval_metrics
@@ -206,7 +207,13 @@ def model_evaluation(given: argparse.Namespace) -> Evaluation:
         image_size=model.image_size,
         tokenize=model.tokenizer,
         splits=[split, "train"] if banked else [split],
+        **{
+            name: config[name]
+            for name in ("holdout", "train_on_holdout", "memory_gb")
+            if name in config
+        },
     )
+    warn_of_difference(folder.read_results().get("data"), data.provenance)
     # A run is scored in the precision it was scored in before.
     compute = ComputeConfig(dtype=config.get("compute", {}).get("dtype", "float32"))
     embedder = Embedder(model.encoder.clone(compute=compute), make_mesh(MeshConfig()))
@@ -227,7 +234,12 @@ def model_evaluation(given: argparse.Namespace) -> Evaluation:
         similarity=similarity,
         video_of_text=data.splits[split].video_of_caption,
         ties=ties,
-        results={"method": method, "dataset": dataset, **figures},
+        results={
+            **{"method": method, "dataset": dataset},
+            **figures,
+            "left_out": left_out(data.provenance, split),
+            "data": data.provenance,
+        },
         texts=data.splits[split].captions,
         video_ids=data.splits[split].video_ids,
         temperature=given.dsl_temperature or 1 / scale,

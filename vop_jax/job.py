@@ -87,7 +87,10 @@ def _write(run: Run, variables: Any, similarity: np.ndarray, clock: _Clock) -> N
     write_atomically(
         folder.results,
         json.dumps(
-            results | {"compared_with": others, "seconds": clock.parts}, indent=1
+            results
+            | {"compared_with": others, "seconds": clock.parts}
+            | {"data": run.data.provenance},
+            indent=1,
         ),
     )
     _show(run, clock)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from data_pipelines.feed import Split
+from data_pipelines.split import Split
 from vop_jax.metrics import ORDERS
 from vop_jax.pages import Line, line_chart, render
 from vop_jax.run_folder import RunFolder, read_metrics, write_atomically

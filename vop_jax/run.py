@@ -1,6 +1,7 @@
 """What a run works with: model, data, what trains, where its files go."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +10,10 @@ import numpy as np
 
 from data_pipelines.datasets import find_dataset
 from data_pipelines.errors import UserError
-from data_pipelines.feed import Split, TrainFeed, load_split
+from data_pipelines.feed import TrainFeed
 from data_pipelines.prepare import prepare, prepared_path
+from data_pipelines.provenance import read_provenance
+from data_pipelines.split import Split, hold_out, load_split, split_names
 from data_pipelines.terminal import table
 from vop_jax.backbone import Backbone, load_backbone
 from vop_jax.config import RunConfig
@@ -23,10 +26,55 @@ from vop_jax.tokenizer import load_tokenizer
 
 
 class Data(NamedTuple):
-    """A data set in memory: splits and the token ids of their captions."""
+    """A data set ready for use.
+
+    Attributes:
+        splits: by name.
+        ids: the token ids of their captions.
+        provenance: what the shards were made of.
+    """
 
     splits: dict[str, Split]
     ids: dict[str, np.ndarray]
+    provenance: dict[str, Any]
+
+
+def find_prepared(
+    dataset: str, data_dir: str, num_frames: int, image_size: int
+) -> Path:
+    """The shards of a data set with these frames, or with the fewest of more.
+
+    The demo is rendered where it is missing.
+
+    Raises:
+        UserError: nothing is prepared.
+    """
+    path = prepared_path(dataset, data_dir, num_frames, image_size)
+    if path.is_dir():
+        return path
+    stored = {
+        int(count): other
+        for other in Path(data_dir).glob(f"*x{image_size}/{dataset}/{path.name}")
+        if (count := other.parents[1].name.partition("x")[0]).isdigit()
+    }
+    more = [count for count in stored if count > num_frames]
+    if more:
+        return stored[min(more)]
+    row = find_dataset(dataset)
+    if row.rendered and jax.process_index() == 0:
+        prepare(dataset, data_dir, num_frames=num_frames, image_size=image_size)
+    if path.is_dir():
+        return path
+    flags = "" if row.rendered else " --videos=DIR --annotations=DIR"
+    for name, value, usual in (
+        ("num_frames", num_frames, row.num_frames),
+        ("image_size", image_size, row.image_size),
+    ):
+        flags += f" --{name}={value}" if value != usual else ""
+    raise UserError(
+        f"{path} is missing; run python -m data_pipelines.prepare "
+        f"--dataset={dataset} --output={data_dir}{flags}"
+    )
 
 
 def load_data(
@@ -37,32 +85,41 @@ def load_data(
     image_size: int,
     tokenize: Callable[[list[str]], np.ndarray],
     splits: Sequence[str] = ("train", "validation", "test"),
+    holdout: int = 500,
+    train_on_holdout: bool = False,
+    memory_gb: float = 32.0,
 ) -> Data:
-    """Reads a prepared data set; the demo is rendered where it is missing.
+    """Reads a prepared data set.
 
     Args:
         dataset: a row of the table of data sets.
         data_dir: where prepared data sets are.
-        num_frames: F, of the prepared frames.
-        image_size: pixels, likewise.
+        num_frames: F.
+        image_size: pixels, of the prepared frames.
         tokenize: captions to token ids.
         splits: which are read.
+        holdout: training videos that validation is made of where none is published.
+        train_on_holdout: whether they are trained on as well.
+        memory_gb: a split whose frames take more stays on disk.
 
     Raises:
         UserError: nothing is prepared, or there is no such split.
     """
-    path = prepared_path(dataset, data_dir, num_frames, image_size)
-    rendered = find_dataset(dataset).rendered
-    if rendered and not path.is_dir() and jax.process_index() == 0:
-        prepare(dataset, data_dir, num_frames=num_frames, image_size=image_size)
-    if not path.is_dir():
-        raise UserError(
-            f"{path} is missing; run python -m data_pipelines.prepare "
-            f"--dataset={dataset} --output={data_dir} with the videos"
-        )
-    found = {name: load_split(path, name) for name in splits}
+    path = find_prepared(dataset, data_dir, num_frames, image_size)
+    published = split_names(path)
+    wanted = set(splits)
+    held_out = "validation" not in published and bool(wanted & {"train", "validation"})
+    if held_out:
+        wanted = wanted - {"validation"} | {"train"}
+    found = {
+        name: load_split(path, name, num_frames, memory_gb * 2**30)
+        for name in sorted(wanted)
+    }
+    if held_out:
+        found |= hold_out(found["train"], holdout, train_on_holdout)._asdict()
+    found = {name: found[name] for name in splits}
     ids = {name: tokenize(split.captions) for name, split in found.items()}
-    return Data(found, ids)
+    return Data(found, ids, read_provenance(path))
 
 
 def build_model(config: RunConfig, backbone: Backbone) -> DualEncoder:
@@ -142,6 +199,9 @@ class Run:
             num_frames=config.num_frames,
             image_size=size.image_size,
             tokenize=load_tokenizer(self.backbone.folder, size, length),
+            holdout=config.holdout,
+            train_on_holdout=config.train_on_holdout,
+            memory_gb=config.memory_gb,
         )
 
     def feed(self) -> TrainFeed:
@@ -154,6 +214,7 @@ class Run:
             seed=config.seed,
             group_size=config.group_size,
             epoch_of=config.epoch_of,
+            augmentation=config.augmentation,
             shard_index=jax.process_index(),
             shard_count=jax.process_count(),
         )

@@ -89,6 +89,14 @@ class RunFolder:
             raise UserError(f"{self.config} is no JSON object")
         return config
 
+    def read_results(self) -> dict[str, Any]:
+        """What `results.json` holds; empty where there is none yet."""
+        try:
+            found = json.loads(self.results.read_text())
+            return found if isinstance(found, dict) else {}
+        except (OSError, ValueError):
+            return {}
+
     def start(self, config: dict[str, Any]) -> None:
         """Writes `config.json` unless it is there."""
         if not self.config.exists():

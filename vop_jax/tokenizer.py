@@ -1,21 +1,17 @@
 """Captions to token ids, as OpenAI's CLIP does it."""
 
-import html
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import ftfy
 import numpy as np
 from jaxtyping import Int
 
+from data_pipelines.captions import clean
 from data_pipelines.errors import UserError
 from vop_jax.sizes import ClipSize
 
 CLIP_VOCABULARY = 49408
-# In a caption these would become control tokens: the first EOT is read out, so one in
-# the middle would cut the caption.
-_CONTROL = ("<|startoftext|>", "<|endoftext|>")
 
 
 class Tokenizer:
@@ -37,16 +33,6 @@ class Tokenizer:
             words = self._encode(clean(text))[: len(row) - 2]
             row[: len(words) + 2] = [self._eos - 1, *words, self._eos]
         return ids
-
-
-def clean(text: str) -> str:
-    """OpenAI's cleaning: broken Unicode mended, HTML entities, white space, case."""
-    text = html.unescape(html.unescape(ftfy.fix_text(text)))
-    text = " ".join(text.split()).lower()
-    # Last, for lower case can make one; the space keeps two halves from making one.
-    for control in _CONTROL:
-        text = text.replace(control, " ")
-    return " ".join(text.split())
 
 
 def load_tokenizer(

@@ -12,6 +12,7 @@ import optax
 
 from data_pipelines.errors import UserError
 from data_pipelines.feed import TrainFeed
+from data_pipelines.provenance import warn_of_difference
 from data_pipelines.terminal import progress, say, warn
 from vop_jax.checkpoint import Checkpoints
 from vop_jax.embedder import score
@@ -102,6 +103,7 @@ def train(run: Run) -> Any:
     if restored is not None:
         state, start = restored.state, restored.step
         say(f"going on from the checkpoint of step {start} of {steps}")
+        warn_of_difference(restored.data.get("data"), run.data.provenance)
     writer = MetricsWriter(folder, start)
     try:
         loop = _Loop(run, feed, optimizer, checkpoints, writer, steps)
@@ -206,5 +208,6 @@ class _Loop:
             if name in figures
         }
         self._writer.write(step, **recalls, **orders)
-        data = {"position": step, "seed": run.config.seed}
+        position = {"position": step, "seed": run.config.seed}
+        data = {**position, "data": run.data.provenance}
         self._checkpoints.save(step, state, data, recalls["validation_t2v_R@1"])

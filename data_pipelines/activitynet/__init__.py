@@ -1,0 +1,1 @@
+"""ActivityNet Captions: long videos, described sentence by sentence."""

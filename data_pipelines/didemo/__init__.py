@@ -1,0 +1,1 @@
+"""DiDeMo: 10,000 personal videos, several described moments each."""

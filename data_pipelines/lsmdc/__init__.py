@@ -1,0 +1,1 @@
+"""LSMDC: clips of films with the descriptions written for the blind."""

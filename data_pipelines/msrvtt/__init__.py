@@ -1,0 +1,1 @@
+"""MSR-VTT: 10,000 web videos with 20 captions each."""

@@ -1,0 +1,1 @@
+"""VATEX: ten-second clips with ten captions each."""

@@ -1,0 +1,77 @@
+"""Videos found by their stem, whatever they end in and wherever they lie."""
+
+import unicodedata
+
+import pytest
+
+from data_pipelines.errors import UserError
+from data_pipelines.video_files import VideoFiles
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in (
+        "video7.mp4",
+        "video7.json",
+        "deep/er/video8.webm",
+        "X.3gp.mp4",
+        "Y.mov.mp4",
+        "bare.",
+        "none",
+        "film/0001_A_00.00.51.926-00.00.54.129.avi",
+        "twice.avi",
+        "twice.mov.avi",
+        ".hidden/video9.mp4",
+        ".video10.mp4",
+        unicodedata.normalize("NFD", "Käse.mp4"),
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "deep/up").symlink_to(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("video7", "video7.mp4"),
+        ("video8", "deep/er/video8.webm"),
+        ("X", "X.3gp.mp4"),
+        ("Y", "Y.mov.mp4"),
+        ("Y.mov", "Y.mov.mp4"),
+        ("bare", "bare."),
+        ("none", "none"),
+        (
+            "0001_A_00.00.51.926-00.00.54.129",
+            "film/0001_A_00.00.51.926-00.00.54.129.avi",
+        ),
+        ("twice", "twice.avi"),
+        ("Käse", unicodedata.normalize("NFD", "Käse.mp4")),
+        ("video9", None),
+        ("video10", None),
+        ("0001_A_00", None),
+        ("video", None),
+    ],
+)
+def test_a_stem_finds_its_file(folder, stem, name):
+    expected = None if name is None else folder / name
+    assert VideoFiles(folder).find([stem]) == expected
+
+
+def test_the_first_stem_that_is_there_counts(folder):
+    files = VideoFiles(folder)
+    assert files.find(["v_video7", "video7"]) == folder / "video7.mp4"
+    assert files.find(["video8", "video7"]) == folder / "deep/er/video8.webm"
+
+
+def test_a_path_is_no_stem(folder):
+    files = VideoFiles(folder)
+    assert files.at("deep/er/video8.webm") == folder / "deep/er/video8.webm"
+    assert files.at("video8.webm") is None
+    assert files.at("deep") is None
+
+
+def test_a_folder_that_is_none(tmp_path):
+    with pytest.raises(UserError, match="is no folder; give another --videos"):
+        VideoFiles(tmp_path / "nowhere")

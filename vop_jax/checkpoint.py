@@ -144,6 +144,7 @@ class Checkpoints:
         self._hashing = concurrent.futures.ThreadPoolExecutor(1, "sha256")
 
     def _open(self) -> ocp.CheckpointManager:
+        main_first(self._drop_damaged_scores)
         return ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
@@ -161,6 +162,19 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
             ),
         )
+
+    def _drop_damaged_scores(self) -> None:
+        """Removes scores that cannot be read, with which Orbax would not even start.
+
+        A checkpoint without one is kept.
+        """
+        folders = self._folder.iterdir() if self._folder.exists() else ()
+        for file in [x / "metrics" / "metrics" for x in folders if x.name.isdigit()]:
+            try:
+                if file.exists():
+                    float(_score(json.loads(file.read_text())))
+            except (ValueError, KeyError, TypeError):
+                file.unlink()
 
     @property
     def steps(self) -> list[int]:

@@ -113,6 +113,7 @@ def values(tmp_path_factory):
         prepare("demo", data)
     found = get_config("method=vop_p").to_dict()
     found["optimizer"] |= {"clip_norm": 0.0, "warmup": 0.0}
+    found["compute"] |= {"scan": True}
     return found | {
         **{"data_dir": str(data), "epochs": 1, "batch_size": 16, "group_size": 4},
         **{"log_every": 1, "save_every": 1},
@@ -145,15 +146,16 @@ def start(folder, values, count, devices, **changes):
             "coordinator": address,
             "heartbeat": HEARTBEAT,
         }
-        started.append(
-            subprocess.Popen(
-                [sys.executable, ROOT / "tests/process_worker.py", json.dumps(given)],
-                cwd=ROOT,
-                env=environment,
-                stdout=subprocess.DEVNULL,
-                stderr=(folder / f"{index}.log").open("w"),
+        with (folder / f"{index}.log").open("w") as log:
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "tests/process_worker.py", json.dumps(given)],
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                )
             )
-        )
     return started
 
 

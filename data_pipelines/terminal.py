@@ -44,7 +44,7 @@ def set_main_process(is_main: bool) -> None:
 
 def quiet_libraries() -> None:
     """Keeps libraries' notices off the terminal; call before they are imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Without torch, transformers says on every import what it cannot do.

@@ -1,5 +1,8 @@
 """Checkpoints: exact, verified, and never half."""
 
+import json
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -129,3 +132,107 @@ def test_an_uncommitted_save_is_not_there(tmp_path):
     (tmp_path / "7.orbax-checkpoint-tmp").mkdir()
     assert Checkpoints(tmp_path).steps == [1]
     checkpoints.close()
+
+
+def test_a_save_returns_before_it_is_hashed(tmp_path, monkeypatch):
+    """And the arrays' memory may be given to the next step at once."""
+    hash_now, right = threading.Event(), checkpoint.fingerprints
+
+    def late(arrays):
+        assert hash_now.wait(60)
+        return right(arrays)
+
+    monkeypatch.setattr(checkpoint, "fingerprints", late)
+    checkpoints = Checkpoints(tmp_path)
+    given = state(2.0)
+    checkpoints.save(1, given, {})
+    for leaf in jax.tree.leaves(given):
+        leaf.delete()
+    assert not (tmp_path / "1").exists()
+    hash_now.set()
+    checkpoints.wait()
+    assert equal(checkpoints.restore(state()).state, state(2.0))
+
+
+def change_notes(folder, step, what):
+    file = folder / str(step) / "notes" / "notes"
+    digest, text = file.read_text().split("\n")
+    notes = json.loads(text)
+    what(notes)
+    file.write_text(f"{digest}\n{json.dumps(notes)}")
+
+
+def test_changed_notes_are_found(tmp_path, monkeypatch):
+    checkpoints, lines = saved(tmp_path, [1.0, 2.0])
+    change_notes(tmp_path, 2, lambda notes: notes["data"].update(position=7))
+    with monkeypatch.context() as patch:
+        # Control: without the seal they are believed.
+        patch.setattr(
+            checkpoint, "_open_seal", lambda text: json.loads(text.partition("\n")[2])
+        )
+        assert checkpoints.restore(state()).data == {"position": 7}
+    assert checkpoints.restore(state()).data == {"position": 0}
+    assert "its notes have changed" in lines[0]
+
+
+def test_damaged_notes_are_no_other_model(tmp_path):
+    """A flipped letter in a leaf's name must not end in `of another model`."""
+    checkpoints, _ = saved(tmp_path, [1.0, 2.0])
+    change_notes(
+        tmp_path,
+        2,
+        lambda notes: notes["kinds"].update(hbmf=notes["kinds"].pop("half")),
+    )
+    assert checkpoints.restore(state()).step == 1
+
+
+def test_a_checkpoint_under_another_number_is_found(tmp_path):
+    checkpoints, lines = saved(tmp_path, [1.0, 2.0])
+    checkpoints.close()
+    (tmp_path / "2").rename(tmp_path / "5")
+    checkpoints = Checkpoints(tmp_path, report=lines.append)
+    assert checkpoints.restore(state()).step == 1
+    assert "it is that of step 2" in lines[0]
+
+
+def test_damaged_steps_are_set_aside_and_saved_again(tmp_path):
+    place = tmp_path / "checkpoints"
+    checkpoints, _ = saved(place, [1.0, 2.0])
+    change_notes(place, 2, lambda notes: notes.update(step=9))
+    assert checkpoints.restore(state()).step == 1
+    assert (tmp_path / "damaged" / "2").is_dir()
+    checkpoints.save(2, state(5.0), {})
+    checkpoints.close()
+    assert equal(Checkpoints(place).restore(state()).state, state(5.0))
+
+
+def test_the_best_is_kept_over_a_restart(tmp_path):
+    for step, score in enumerate([10.0, 50.0, 20.0, 30.0, None], 1):
+        checkpoints = Checkpoints(tmp_path, keep=1)
+        checkpoints.save(step, state(), {}, score)
+        checkpoints.close()
+    assert checkpoints_on_disk(tmp_path) == [2, 5]
+
+
+def checkpoints_on_disk(folder):
+    return sorted(int(x.name) for x in folder.iterdir() if x.name.isdigit())
+
+
+@pytest.mark.parametrize("score", ["", "{", "3", '{"score": null}', "[1]"])
+def test_a_damaged_score_costs_nothing_but_itself(tmp_path, score):
+    checkpoints, _ = saved(tmp_path, [1.0, 2.0], [3.0, 4.0])
+    checkpoints.close()
+    (tmp_path / "1" / "metrics" / "metrics").write_text(score)
+    assert Checkpoints(tmp_path).restore(state()).step == 2
+    assert checkpoints_on_disk(tmp_path) == [1, 2]
+
+
+def test_what_a_killed_process_had_half_written_is_removed(tmp_path):
+    checkpoints, _ = saved(tmp_path, [1.0])
+    checkpoints.close()
+    half = tmp_path / "7.orbax-checkpoint-tmp"
+    (half / "state").mkdir(parents=True)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(8, state(), {})
+    checkpoints.close()
+    assert not half.exists()

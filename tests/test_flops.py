@@ -7,6 +7,7 @@ import pytest
 
 from vop_jax import lstm
 from vop_jax.dual_encoder import DualEncoder
+from vop_jax.flops import count_flops
 from vop_jax.losses import contrastive_loss
 from vop_jax.methods import METHODS
 from vop_jax.sizes import SIZES
@@ -96,3 +97,13 @@ def test_what_the_other_prompts_cost(base, method, bar, monkeypatch):
     cost = train_and_forward(fast_loss(model), variables, frames, ids)
     print(f"{method}: {cost[0] / base[0]:.4f} of base, forward {cost[1] / base[1]:.4f}")
     assert 1 < cost[0] / base[0] <= bar
+
+
+def test_the_count_for_utilisation_is_that_of_the_lowered_step(base):
+    """Matrix products alone, over loops: within 2% of all that is lowered."""
+    model, variables, frames, ids = abstract()
+    looped = fast_loss(model.clone(compute=ComputeConfig(scan=True)))
+    counted = count_flops(
+        gradient_of(looped), variables["prompts"], variables["params"], frames, ids
+    )
+    assert counted == pytest.approx(base[0], rel=0.02)

@@ -14,14 +14,22 @@ from vop_jax.context import CMMS
 from vop_jax.demo import BACKBONE
 from vop_jax.methods import Method, find_method
 from vop_jax.metrics import TIES
+from vop_jax.nan_policy import NAN_POLICIES
 from vop_jax.optimizer import OptimizerConfig
 from vop_jax.presets import find_preset
+from vop_jax.profiling import parse_profile_steps
 from vop_jax.prompts import ROLES, PromptConfig
 from vop_jax.sharding import MeshConfig
 from vop_jax.sizes import SIZES
 from vop_jax.text_layout import TEXT_LAYOUTS
 from vop_jax.towers import ComputeConfig
 
+# What may differ when a run goes on: it changes how fast the same is reached, and what
+# is kept of it.
+FREE_FIELDS = (
+    *("mesh.data", "mesh.fsdp", "data_dir", "log_every", "keep_checkpoints"),
+    *("step_timeout", "profile_steps", "evaluation_batch_size"),
+)
 SHORT_FORM = ("method", "dataset", "backbone")
 T = TypeVar("T")
 
@@ -58,6 +66,12 @@ class RunConfig:
         log_every: steps between two lines of metrics.
         save_every: steps between two checkpoints, each with a validation.
         keep_checkpoints: how many besides the best on the validation split.
+        nan_policy: what a step does whose loss or gradient is not finite: `stop` ends
+            the run, `skip` leaves parameters and moments as they were and goes on.
+        nan_skips: how many steps of a run may be left out so before it is ended.
+        step_timeout: seconds after which a run without a finished step is ended, the
+            first compilation and a validation included; 0 waits for ever.
+        profile_steps: `first:last`, steps that are traced for TensorBoard, or empty.
         evaluation_batch_size: videos of an evaluation step.
     """
 
@@ -84,6 +98,10 @@ class RunConfig:
     log_every: int
     save_every: int
     keep_checkpoints: int
+    nan_policy: str
+    nan_skips: int
+    step_timeout: float
+    profile_steps: str
     evaluation_batch_size: int
 
     @property
@@ -144,6 +162,10 @@ def default_values(
         "compute": dataclasses.asdict(ComputeConfig()) | preset.compute,
         "mesh": dataclasses.asdict(MeshConfig()),
         "keep_checkpoints": 2,
+        "nan_policy": "stop",
+        "nan_skips": 10,
+        "step_timeout": 1800.0,
+        "profile_steps": "",
     }
     # The frames are said once, outside of the prompts.
     del values["prompts"]["num_frames"]
@@ -204,6 +226,13 @@ def check_config(values: dict[str, Any]) -> RunConfig:
     )
     for name in ("save_every", "keep_checkpoints", "evaluation_batch_size"):
         _require(getattr(config, name) >= 1, f"config.{name} must be at least 1")
+    _require(
+        config.nan_policy in NAN_POLICIES,
+        f"config.nan_policy must be one of {', '.join(NAN_POLICIES)}",
+    )
+    for name in ("nan_skips", "step_timeout"):
+        _require(getattr(config, name) >= 0, f"config.{name} must not be negative")
+    parse_profile_steps(config.profile_steps)
     _require(config.ties in TIES, f"config.ties must be one of {', '.join(TIES)}")
     _require(
         config.compute.dtype in ("float32", "bfloat16"),

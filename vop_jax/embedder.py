@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from data_pipelines.buckets import bucket_batch, bucket_length, caption_lengths
 from vop_jax.dual_encoder import DualEncoder
 from vop_jax.metrics import retrieval_metrics, same_end_accuracy, twin_accuracy
+from vop_jax.processes import one_at_a_time
 from vop_jax.sharding import put_batch
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ class Embedder:
             lambda variables, ids: model.apply(variables, ids, method="encode_texts")
         )
 
+    def _run(self, encode: Any, variables: Any, rows: np.ndarray) -> jax.Array:
+        """The embedding of this process's share of some rows, sent off."""
+        features = encode(variables, put_batch(self._mesh, {"x": rows})["x"])
+        return features.block_until_ready() if one_at_a_time() else features
+
     def _rounded(self, size: int) -> int:
         return -(-size // self._batch_multiple) * self._batch_multiple
 
@@ -60,8 +66,7 @@ class Embedder:
             jax.process_count(),
         )
         features = [
-            self._videos(variables, put_batch(self._mesh, {"x": batch["frames"]})["x"])
-            for batch in batches
+            self._run(self._videos, variables, batch["frames"]) for batch in batches
         ]
         return np.concatenate([np.asarray(x) for x in features])[: len(split.video_ids)]
 
@@ -94,7 +99,7 @@ class Embedder:
         share = size // jax.process_count()
         own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
         features = [
-            self._texts(variables, put_batch(self._mesh, {"x": batch[own]})["x"])
+            self._run(self._texts, variables, batch[own])
             for batch in filled.reshape(-1, size, length)
         ]
         return np.concatenate([np.asarray(x) for x in features])[: len(ids)]

@@ -4,16 +4,17 @@ import json
 import time
 from typing import Any
 
-import jax
 import numpy as np
 
+from data_pipelines.errors import UserError
 from data_pipelines.terminal import say, table
 from vop_jax.config import RunConfig
 from vop_jax.methods import paths
 from vop_jax.metrics import ORDERS, both_ways
+from vop_jax.processes import is_main, whole
 from vop_jax.report import examples, write_report
 from vop_jax.run import Run
-from vop_jax.run_folder import RunFolder, write_atomically
+from vop_jax.run_folder import RunFolder, is_full, write_atomically
 from vop_jax.train import train
 from vop_jax.tuned import metadata_of, save_tuned
 
@@ -38,7 +39,23 @@ class _Clock:
 
 
 def run_job(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
-    """Trains and evaluates a configuration; returns what `results.json` holds."""
+    """Trains and evaluates a configuration; returns what `results.json` holds.
+
+    Raises:
+        UserError: anything of it that a user can mend, a full disk among it.
+    """
+    try:
+        return _run_job(config, folder)
+    except Exception as error:
+        if isinstance(error, UserError) or not is_full(error):
+            raise
+        raise UserError(
+            f"no room is left for {folder.path} or {config.data_dir}; make some and "
+            "run the same command again, it goes on from the last whole checkpoint"
+        ) from error
+
+
+def _run_job(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
     clock = _Clock()
     run = Run(config, folder)
     clock.part("prepare")
@@ -53,19 +70,24 @@ def run_job(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
         similarity = run.similarity(run.model, variables, "test")
         run.record(config.method, similarity, run.trained_count)
     clock.part("evaluate tuned")
-    if jax.process_index() == 0:
-        _write(run, variables, similarity, clock)
+    leaves = _trained_values(run, variables)
+    if is_main():
+        _write(run, leaves, similarity, clock)
     return run.results[config.method]
 
 
-def _write(run: Run, variables: Any, similarity: np.ndarray, clock: _Clock) -> None:
+def _trained_values(run: Run, variables: Any) -> dict[str, np.ndarray]:
+    """What trained, by path; gathered, where several processes hold it."""
+    flat, chosen = paths(variables), paths(run.mask)
+    return {name: whole(value) for name, value in flat.items() if chosen[name]}
+
+
+def _write(
+    run: Run, leaves: dict[str, np.ndarray], similarity: np.ndarray, clock: _Clock
+) -> None:
     config, folder = run.config, run.folder
     folder.start(config.as_json())
-    if run.leaves:
-        flat, chosen = paths(variables), paths(run.mask)
-        leaves = {
-            name: np.asarray(value) for name, value in flat.items() if chosen[name]
-        }
+    if leaves:
         metadata = metadata_of(
             config.method,
             config.prompts,

@@ -264,7 +264,8 @@ def _parts(path: str | Path) -> tuple[Path, Path | None]:
         if find_method(config["method"]).trained and not run.tuned.is_file():
             raise UserError(f"{run.tuned} is missing; let the run come to its end")
         backbone = BACKBONE if config["backbone"] == "demo" else config["backbone"]
-        return find_folder(backbone), run.tuned if run.tuned.is_file() else None
+        tuned = Path(run.tuned) if run.tuned.is_file() else None
+        return find_folder(backbone), tuned
     folder = find_folder(path)
     return folder, folder / TUNED if (folder / TUNED).is_file() else None
 

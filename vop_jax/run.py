@@ -16,10 +16,11 @@ from data_pipelines.provenance import read_provenance
 from data_pipelines.split import Split, hold_out, load_split, split_names
 from data_pipelines.terminal import table
 from vop_jax.backbone import Backbone, load_backbone
-from vop_jax.config import RunConfig
+from vop_jax.config import FREE_FIELDS, RunConfig
 from vop_jax.dual_encoder import DualEncoder
 from vop_jax.embedder import Embedder, score
 from vop_jax.methods import count_trained, select, trained_leaves, trained_mask
+from vop_jax.processes import main_first
 from vop_jax.run_folder import RunFolder
 from vop_jax.sharding import make_mesh, put_tree
 from vop_jax.tokenizer import load_tokenizer
@@ -61,8 +62,13 @@ def find_prepared(
     if more:
         return stored[min(more)]
     row = find_dataset(dataset)
-    if row.rendered and jax.process_index() == 0:
-        prepare(dataset, data_dir, num_frames=num_frames, image_size=image_size)
+    if row.rendered:
+        # One process renders, the others wait for it.
+        main_first(
+            lambda: prepare(
+                dataset, data_dir, num_frames=num_frames, image_size=image_size
+            )
+        )
     if path.is_dir():
         return path
     flags = "" if row.rendered else " --videos=DIR --annotations=DIR"
@@ -175,7 +181,7 @@ class Run:
 
     def __init__(self, config: RunConfig, folder: RunFolder, like: "Run | None" = None):
         self.config, self.folder = config, folder
-        folder.check(config.as_json())
+        folder.check(config.as_json(), FREE_FIELDS)
         self.mesh = make_mesh(config.mesh)
         self.backbone = like.backbone if like else load_backbone(config.backbone_folder)
         self.model = build_model(config, self.backbone)
@@ -205,8 +211,17 @@ class Run:
         )
 
     def feed(self) -> TrainFeed:
-        """The training feed of this process."""
+        """The training feed of this process.
+
+        Raises:
+            UserError: too few videos, or a batch that does not divide.
+        """
         config = self.config
+        if config.batch_size % self.mesh.size:
+            raise UserError(
+                f"config.batch_size is {config.batch_size}, which does not divide over "
+                f"{self.mesh.size} devices"
+            )
         return TrainFeed(
             self.data.splits["train"],
             self.data.ids["train"],

@@ -1,23 +1,59 @@
 """A run's folder: its files, each written whole or not at all."""
 
+import errno
 import json
 import math
 import os
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from data_pipelines.errors import UserError
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def as_path(name: epath.PathLike) -> epath.Path:
+    """A path of this machine, made absolute, or one such as gs://bucket/folder."""
+    path = epath.Path(name)
+    return path if "://" in str(path) else path.expanduser().resolve()
+
+
+def write_atomically(path: Path | epath.Path, content: str | bytes) -> None:
     """Replaces a file in one move, so that no reader ever sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     if isinstance(content, str):
         content = content.encode()
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+_FULL = re.compile(
+    r"no space left|quota exceeded|file too large|RESOURCE_EXHAUSTED", re.I
+)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what it arose from, is that of a full disk."""
+    if error is None:
+        return False
+    if isinstance(error, OSError) and error.errno in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+    ):
+        return True
+    # Below Orbax is C++, which has only the text left.
+    if not isinstance(error, MemoryError) and _FULL.search(str(error)):
+        return "memory" not in str(error).lower()
+    return is_full(error.__cause__ or error.__context__)
 
 
 class RunFolder:
@@ -31,8 +67,8 @@ class RunFolder:
         report: the page.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser().absolute()
+    def __init__(self, path: epath.PathLike):
+        self.path = as_path(path)
         self.checkpoints = self.path / "checkpoints"
         self.tuned = self.path / "tuned.safetensors"
         self.results = self.path / "results.json"
@@ -41,17 +77,24 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
 
-    def check(self, config: dict[str, Any]) -> None:
+    def check(self, config: dict[str, Any], free: Sequence[str] = ()) -> None:
         """Makes sure that the folder is free or holds a run of this configuration.
+
+        Args:
+            config: the configuration as JSON values.
+            free: fields that may differ, since they change nothing of the result.
 
         Raises:
             UserError: it is another run's, or it cannot be written.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file; give another --workdir")
-        parent = next(x for x in [self.path, *self.path.parents] if x.exists())
-        if not os.access(parent, os.W_OK):
-            raise UserError(f"{self.path} cannot be written; give another --workdir")
+        if "://" not in str(self.path):
+            parent = next(x for x in [self.path, *self.path.parents] if x.exists())
+            if not os.access(parent, os.W_OK):
+                raise UserError(
+                    f"{self.path} cannot be written; give another --workdir"
+                )
         if not self.config.exists():
             return
         kept = self.read_config()
@@ -62,8 +105,10 @@ class RunFolder:
         differing = [
             f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
             for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key)
+            if old.get(key) != new.get(key) and key not in free
         ]
+        if not differing:
+            return
         raise UserError(
             f"{self.path} holds a run of another configuration ("
             + "; ".join(differing[:3])
@@ -118,6 +163,10 @@ class MetricsWriter:
         folder: the run's.
         step: the step to go on from; later lines of a broken run are dropped, since
             they will be written again.
+
+    Attributes:
+        started: when the run was started for the first time, seconds since 1970; the
+            first line keeps it.
     """
 
     def __init__(self, folder: RunFolder, step: int = 0):
@@ -125,6 +174,9 @@ class MetricsWriter:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         kept = [line for line in read_metrics(folder) if line["step"] <= step]
+        if not kept or "started" not in kept[0]:
+            kept.insert(0, {"step": 0, "started": time.time()})
+        self.started: float = kept[0]["started"]
         write_atomically(
             folder.metrics, "".join(json.dumps(line) + "\n" for line in kept)
         )

@@ -43,6 +43,9 @@ def make_mesh(config: MeshConfig, devices: Any = None) -> Mesh:
         UserError: the numbers do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
+    # On a TPU the ids of a host's devices are not adjacent, and a process gives the
+    # rows of a batch that stand together.
+    devices = sorted(devices, key=lambda x: (x.process_index, x.id))
     data = config.data if config.data > 0 else len(devices) // max(config.fsdp, 1)
     if data * config.fsdp != len(devices):
         raise UserError(

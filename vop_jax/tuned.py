@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import safetensors.numpy
+from etils import epath
 from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 
@@ -85,7 +86,10 @@ def prompt_name(path: str) -> str:
 
 
 def save_tuned(
-    path: Path, leaves: dict[str, np.ndarray], size: ClipSize, metadata: dict[str, Any]
+    path: Path | epath.Path,
+    leaves: dict[str, np.ndarray],
+    size: ClipSize,
+    metadata: dict[str, Any],
 ) -> None:
     """Writes the trained leaves.
 
@@ -111,7 +115,7 @@ def save_tuned(
 
 
 def write_tuned(
-    path: Path, named: Mapping[str, np.ndarray], metadata: dict[str, Any]
+    path: Path | epath.Path, named: Mapping[str, np.ndarray], metadata: dict[str, Any]
 ) -> None:
     """Writes what was trained under the file's own names; see `Tuned`."""
     text = json.dumps({"format": FORMAT, **metadata})

@@ -15,6 +15,7 @@ from vop_jax.metrics import TIES
 from vop_jax.optimizer import OptimizerConfig
 from vop_jax.presets import find_preset
 from vop_jax.prompts import ROLES, PromptConfig
+from vop_jax.remat import POLICIES
 from vop_jax.sharding import MeshConfig
 from vop_jax.text_layout import TEXT_LAYOUTS
 from vop_jax.towers import ComputeConfig
@@ -35,6 +36,9 @@ class RunConfig:
         seed: of the prompts' initial values and of the data's order.
         epochs: number of passes.
         batch_size: videos of a step, over all devices.
+        micro_batch: videos of a pass, over all devices; the gradient is that of the
+            whole batch all the same. 0 takes the batch in one pass.
+        loss_chunk: candidates of the loss that are scored at a time; 0 scores all.
         group_size: adjacent videos that always share a batch (the demo's twins).
         epoch_of: what an epoch goes through once: `videos`, or `pairs` of a video and
             a caption.
@@ -60,6 +64,8 @@ class RunConfig:
     seed: int
     epochs: int
     batch_size: int
+    micro_batch: int
+    loss_chunk: int
     group_size: int
     epoch_of: str
     num_frames: int
@@ -119,6 +125,8 @@ def default_values(
         "compute": dataclasses.asdict(ComputeConfig()) | preset.compute,
         "mesh": dataclasses.asdict(MeshConfig()),
         "keep_checkpoints": 2,
+        "micro_batch": 0,
+        "loss_chunk": 0,
     }
     # The frames are said once, outside of the prompts.
     del values["prompts"]["num_frames"]
@@ -161,10 +169,21 @@ def check_config(values: dict[str, Any]) -> RunConfig:
         _require(getattr(config, name) >= 1, f"config.{name} must be at least 1")
     for name in ("save_every", "keep_checkpoints", "evaluation_batch_size"):
         _require(getattr(config, name) >= 1, f"config.{name} must be at least 1")
+    for name in ("micro_batch", "loss_chunk"):
+        part = getattr(config, name)
+        _require(
+            part >= 0 and not (part and config.batch_size % part),
+            f"config.{name} must divide config.batch_size ({config.batch_size}), or be "
+            "0 for all at once",
+        )
     _require(config.ties in TIES, f"config.ties must be one of {', '.join(TIES)}")
     _require(
         config.compute.dtype in ("float32", "bfloat16"),
         "config.compute.dtype must be float32 or bfloat16",
+    )
+    _require(
+        config.compute.remat in POLICIES,
+        f"config.compute.remat must be one of {', '.join(POLICIES)}",
     )
     prompts = config.prompts
     for name in ("text", "video", "position", "context", "joint"):

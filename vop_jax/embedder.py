@@ -1,18 +1,16 @@
 """Embeds a split and scores it."""
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 from jaxtyping import Float, Int, UInt8
 
 from data_pipelines.buckets import bucket_batch, bucket_length, caption_lengths
 from vop_jax.dual_encoder import DualEncoder
 from vop_jax.metrics import retrieval_metrics, same_end_accuracy, twin_accuracy
-from vop_jax.sharding import put_batch
+from vop_jax.sharding import per_device, put_batch
 
 if TYPE_CHECKING:
     from data_pipelines.feed import Split
@@ -33,14 +31,15 @@ class Embedder:
         self._mesh, self._embedding = mesh, model.size.embedding
         self._batch_multiple = mesh.size
         cut = slice(None) if frame is None else slice(frame, frame + 1 or None)
-        compiled = functools.partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
-        self._videos = compiled(
+        self._videos = per_device(
             lambda variables, frames: model.apply(
                 variables, frames[:, cut], method="encode_videos"
-            )
+            ),
+            mesh,
         )
-        self._texts = compiled(
-            lambda variables, ids: model.apply(variables, ids, method="encode_texts")
+        self._texts = per_device(
+            lambda variables, ids: model.apply(variables, ids, method="encode_texts"),
+            mesh,
         )
 
     def _rounded(self, size: int) -> int:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from vop_jax.remat import keep
 from vop_jax.sizes import TowerSize
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -100,12 +101,12 @@ class Attention(nn.Module):
             name: nn.DenseGeneral((heads, width // heads), dtype=self.dtype, name=name)
             for name in ("query", "key", "value")
         }
-        query = project["query"](rows) * (width // heads) ** -0.5
+        query = keep(project["query"](rows) * (width // heads) ** -0.5, "query")
         groups = [tokens, *prompts]
         mixed = attend(
             query,
-            [project["key"](group) for group in groups],
-            [project["value"](group) for group in groups],
+            [keep(project["key"](group), "key") for group in groups],
+            [keep(project["value"](group), "value") for group in groups],
             mask,
         )
         return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name="out")(
@@ -123,7 +124,7 @@ class Mlp(nn.Module):
     def __call__(self, rows: Float[Array, "*n D"]) -> Float[Array, "*n D"]:
         """Applies both layers."""
         hidden = nn.Dense(self.size.mlp, dtype=self.dtype, name="fc_1")(rows)
-        hidden = ACTIVATIONS[self.size.activation](hidden)
+        hidden = ACTIVATIONS[self.size.activation](keep(hidden, "hidden"))
         return nn.Dense(self.size.width, dtype=self.dtype, name="fc_2")(hidden)
 
 
@@ -174,6 +175,7 @@ class Block(nn.Module):
         )
         if "attention" in beside:
             onward = onward + beside["attention"](rows)
+        onward = keep(onward, "attended")
         rows = LayerNorm(self.size.epsilon, dtype=self.dtype, name="ln_2")(onward)
         onward = onward + Mlp(self.size, self.dtype, name="mlp")(rows)
         return onward + beside["mlp"](rows) if "mlp" in beside else onward

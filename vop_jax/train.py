@@ -126,7 +126,13 @@ class _Loop:
     ):
         self._run, self._feed, self._steps = run, feed, steps
         self._checkpoints, self._writer = checkpoints, writer
-        self._step = make_train_step(run.model, optimizer)
+        self._step = make_train_step(
+            run.model,
+            optimizer,
+            run.mesh,
+            micro_batch=run.config.micro_batch,
+            loss_chunk=run.config.loss_chunk,
+        )
         self._schedule = rate_schedule(run.config.optimizer, steps)
 
     def run(self, state: TrainState, start: int) -> TrainState:

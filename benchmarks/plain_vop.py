@@ -25,9 +25,7 @@ class Layer(nn.Module):
 
     def __init__(self, size: TowerSize):
         super().__init__()
-        self.attention = nn.MultiheadAttention(
-            size.width, size.heads, batch_first=True
-        )
+        self.attention = nn.MultiheadAttention(size.width, size.heads, batch_first=True)
         self.ln_1 = nn.LayerNorm(size.width, eps=size.epsilon)
         self.mlp = nn.Sequential(
             nn.Linear(size.width, size.mlp),
@@ -63,9 +61,7 @@ class PlainVop(nn.Module):
             torch.empty(1 + size.patches, vision.width)
         )
         self.ln_pre = nn.LayerNorm(vision.width, eps=vision.epsilon)
-        self.vision_layers = nn.ModuleList(
-            Layer(vision) for _ in range(vision.layers)
-        )
+        self.vision_layers = nn.ModuleList(Layer(vision) for _ in range(vision.layers))
         self.ln_post = nn.LayerNorm(vision.width, eps=vision.epsilon)
         self.vision_projection = nn.Linear(vision.width, size.embedding, bias=False)
         self.tokens = nn.Embedding(size.vocabulary, text.width)

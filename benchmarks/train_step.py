@@ -10,7 +10,6 @@ idle meanwhile. CPU and wall seconds are of the process that works.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,8 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.machine import cpu_name
 
 BATCH, FRAMES, PROMPTS, SEED = 4, 12, 8, 0
 RATE, DECAY = 1e-3, 0.2
@@ -202,7 +203,14 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "2", "JAX_PLATFORMS": "cpu"},
+            # PyTorch's waiting threads sleep: on a busy machine they would otherwise
+            # burn CPU time that is no work, and lose by it.
+            env=os.environ
+            | {
+                "OMP_NUM_THREADS": "2",
+                "OMP_WAIT_POLICY": "PASSIVE",
+                "JAX_PLATFORMS": "cpu",
+            },
         )
         self._answer()
 
@@ -274,19 +282,13 @@ def compare(rounds: int, folder: Path) -> dict:
         if request == "train":
             report["differences"]["loss"] = max(
                 abs(a - b)
-                for a, b in zip(taken["jax"]["loss"], taken["torch"]["loss"], strict=True)
+                for a, b in zip(
+                    taken["jax"]["loss"], taken["torch"]["loss"], strict=True
+                )
             )
     for worker in workers.values():
         worker.end()
     return report
-
-
-def cpu_name() -> str:
-    """What the processor calls itself."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor()
 
 
 def main() -> None:

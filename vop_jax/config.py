@@ -17,8 +17,9 @@ from vop_jax.presets import find_preset
 from vop_jax.prompts import ROLES, PromptConfig
 from vop_jax.remat import POLICIES
 from vop_jax.sharding import MeshConfig
+from vop_jax.sizes import SIZES
 from vop_jax.text_layout import TEXT_LAYOUTS
-from vop_jax.towers import ComputeConfig
+from vop_jax.towers import ATTENTIONS, ComputeConfig
 
 SHORT_FORM = ("method", "dataset", "backbone")
 T = TypeVar("T")
@@ -103,13 +104,16 @@ def default_values(
     Args:
         method: a row of the method table.
         dataset: a row of the presets.
-        backbone: a folder, or empty for the data set's own.
+        backbone: a folder, the name of a known size (to plan with, there are no
+            weights), or empty for the data set's own.
 
     Raises:
         UserError: there is no such method or data set.
     """
     preset, row = find_preset(dataset), find_method(method)
-    prompts = row.prompt_config(preset.vision_layers, preset.num_frames)
+    known = SIZES.get(backbone)
+    layers = known.vision.layers if known else preset.vision_layers
+    prompts = row.prompt_config(layers, preset.num_frames)
     values = {
         "method": method,
         "dataset": dataset,
@@ -184,6 +188,10 @@ def check_config(values: dict[str, Any]) -> RunConfig:
     _require(
         config.compute.remat in POLICIES,
         f"config.compute.remat must be one of {', '.join(POLICIES)}",
+    )
+    _require(
+        config.compute.attention in ATTENTIONS,
+        f"config.compute.attention must be one of {', '.join(ATTENTIONS)}",
     )
     prompts = config.prompts
     for name in ("text", "video", "position", "context", "joint"):

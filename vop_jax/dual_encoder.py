@@ -32,6 +32,10 @@ class DualEncoder(nn.Module):
     compute: ComputeConfig = ComputeConfig()
     renormalize_video: bool = False
 
+    def on(self, platform: str) -> "DualEncoder":
+        """The same, computed as suits devices of JAX's name of their platform."""
+        return self.clone(compute=self.compute.on(platform))
+
     def setup(self):
         """Declares the parts."""
         towers = (self.size, self.prompt_config, self.compute)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from vop_jax.remat import keep
 from vop_jax.sizes import TowerSize
+from vop_jax.splash import pays, splash_attend
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
@@ -82,10 +83,17 @@ def attend(
 
 
 class Attention(nn.Module):
-    """Multi-head attention of rows over tokens and prompts."""
+    """Multi-head attention of rows over tokens and prompts.
+
+    Attributes:
+        size: of the tower.
+        dtype: of the products.
+        splash: whether a TPU's kernel attends where it pays.
+    """
 
     size: TowerSize
     dtype: Any = jnp.float32
+    splash: bool = False
 
     @nn.compact
     def __call__(
@@ -103,12 +111,12 @@ class Attention(nn.Module):
         }
         query = keep(project["query"](rows) * (width // heads) ** -0.5, "query")
         groups = [tokens, *prompts]
-        mixed = attend(
-            query,
-            [keep(project["key"](group), "key") for group in groups],
-            [keep(project["value"](group), "value") for group in groups],
-            mask,
-        )
+        keys = [keep(project["key"](group), "key") for group in groups]
+        values = [keep(project["value"](group), "value") for group in groups]
+        if self.splash and pays(query, mask):
+            mixed = splash_attend(query, keys, values)
+        else:
+            mixed = attend(query, keys, values, mask)
         return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name="out")(
             mixed
         )
@@ -136,10 +144,11 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Block(nn.Module):
-    """A pre-norm Transformer layer."""
+    """A pre-norm Transformer layer; attributes as of `Attention`."""
 
     size: TowerSize
     dtype: Any = jnp.float32
+    splash: bool = False
 
     @nn.compact
     def __call__(
@@ -170,9 +179,9 @@ class Block(nn.Module):
         rows, onward = (
             (normed, tokens) if read is None else (read(normed), read(tokens))
         )
-        onward = onward + Attention(self.size, self.dtype, name="attention")(
-            rows, normed, [norm(group) for group in prompts], mask
-        )
+        onward = onward + Attention(
+            self.size, self.dtype, self.splash, name="attention"
+        )(rows, normed, [norm(group) for group in prompts], mask)
         if "attention" in beside:
             onward = onward + beside["attention"](rows)
         onward = keep(onward, "attended")

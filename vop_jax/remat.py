@@ -6,9 +6,10 @@ from typing import Any
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-# The results of large matrix products, and of the recurrence that cannot be repeated
-# in parallel; norms, activations and attention's weights are cheap to make again.
-_LEAN = ("query", "key", "value", "attended", "hidden", "context")
+# The results of large matrix products, of the attention kernel, and of the recurrence
+# that cannot be repeated in parallel; norms, activations and attention's weights are
+# cheap to make again.
+_LEAN = ("query", "key", "value", "attention", "attended", "hidden", "context")
 
 
 def _all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:

@@ -26,6 +26,7 @@ from vop_jax.shares import gather, split
 from vop_jax.sizes import ClipSize, TowerSize
 from vop_jax.text_layout import arrange
 
+ATTENTIONS = ("auto", "xla", "splash")
 # OpenAI's CLIP pixel statistics, per channel of an image in [0, 1].
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -40,11 +41,21 @@ class ComputeConfig:
         scan: whether layers run as one compiled loop (small program, quick to
             compile) or one after another (larger, lets the compiler specialise).
         remat: what a layer keeps for the way back, see `vop_jax.remat`.
+        attention: `xla`, `splash` (a TPU's kernel, where it pays), or `auto`: what the
+            device has.
     """
 
     dtype: str = "float32"
     scan: bool = True
     remat: str = "none"
+    attention: str = "auto"
+
+    def on(self, platform: str) -> "ComputeConfig":
+        """The same with `auto` decided for JAX's name of a platform."""
+        if self.attention != "auto":
+            return self
+        found = "splash" if platform == "tpu" else "xla"
+        return dataclasses.replace(self, attention=found)
 
 
 def _layer(block, whole, additions, tokens, layer, **kwargs):
@@ -146,7 +157,13 @@ class _Tower(nn.Module):
 
     def make_layers(self, size: TowerSize) -> None:
         """Declares `layers` and `last_layer`."""
-        self.block = Block(size, jnp.dtype(self.compute.dtype), parent=None)
+        compute = self.compute
+        self.block = Block(
+            size,
+            jnp.dtype(compute.dtype),
+            compute.attention == "splash",
+            parent=None,
+        )
         sample = jnp.zeros((1, 1, 1, size.width))
 
         def one(key):

@@ -45,6 +45,26 @@ def merge(trainable: Any, frozen: Any) -> Any:
     )
 
 
+def store_frozen(frozen: Any, dtype: str) -> Any:
+    """The frozen leaves with all kernels in the dtype they are computed in.
+
+    The layers would cast them in every step; kept so they take less room as well.
+
+    Args:
+        frozen: arrays or shapes.
+        dtype: of the computation.
+    """
+
+    def one(path: Any, leaf: Any) -> Any:
+        if path[-1].key != "kernel":
+            return leaf
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype))
+        return leaf.astype(dtype)
+
+    return jax.tree_util.tree_map_with_path(one, frozen)
+
+
 def features_and_pull(
     encode: Callable[[Any, dict[str, Array]], Any],
     trainable: Any,
@@ -112,6 +132,7 @@ def make_loss_and_gradient(
             f"config.micro_batch is {micro_batch}, which {mesh.size} devices cannot "
             "share; make it a multiple of that"
         )
+    model = model.on(mesh.devices.flat[0].platform)
 
     def encode(trainable: Any, frozen: Any, batch: dict[str, Array]) -> Any:
         features: Any = model.apply(

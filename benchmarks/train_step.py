@@ -62,10 +62,10 @@ class JaxSide:
 
         from data_pipelines.buckets import bucket_length
         from vop_jax.dual_encoder import DualEncoder
+        from vop_jax.embedder import Embedder
         from vop_jax.methods import METHODS, select, trained_mask
         from vop_jax.optimizer import OptimizerConfig, make_optimizer
         from vop_jax.sharding import MeshConfig, make_mesh, put_batch, put_tree
-        from vop_jax.towers import ComputeConfig
         from vop_jax.train_step import (
             compile_train_step,
             initial_state,
@@ -79,8 +79,7 @@ class JaxSide:
         mask = trained_mask(variables, METHODS["vop"].trained)
         trainable = put_tree(mesh, select(variables, mask, trained=True))
         self.frozen = put_tree(mesh, select(variables, mask, trained=False))
-        scan = {"scan": bool(int(os.environ["SCAN"]))} if "SCAN" in os.environ else {}
-        model = DualEncoder(size, config, ComputeConfig(**scan))
+        model = DualEncoder(size, config)
         optimizer = make_optimizer(
             OptimizerConfig(warmup=0, weight_decay=DECAY, clip_norm=0, beta2=0.999),
             trainable,
@@ -95,18 +94,15 @@ class JaxSide:
         ids = ids[:, : bucket_length(longest, ids.shape[1])]
         self.batch = put_batch(mesh, {"frames": frames, "text_ids": ids})
         self.gradient = jax.jit(make_loss_and_gradient(model, mesh))
-
-        @jax.jit
-        def forward(trainable, frozen, batch):
-            return model.apply(
-                merge(trainable, frozen), batch["frames"], batch["text_ids"]
-            )[:2]
-
-        self.encode = forward
+        self.merge, self.embedder = merge, Embedder(model, mesh)
 
     def forward(self):
         """The features."""
-        found = self.encode(self.state.trainable, self.frozen, self.batch)
+        variables = self.merge(self.state.trainable, self.frozen)
+        found = [
+            self.embedder.embed_videos(variables, self.batch["frames"]),
+            self.embedder.embed_texts(variables, self.batch["text_ids"]),
+        ]
         return [np.asarray(x) for x in found]
 
     def train(self):

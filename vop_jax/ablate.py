@@ -16,6 +16,7 @@ from typing import Any
 from data_pipelines.arguments import Parser
 from data_pipelines.errors import UserError, command
 from data_pipelines.terminal import quiet_libraries, say
+from vop_jax.compile_cache import keep_programs
 from vop_jax.studies import STUDIES, find_study
 
 
@@ -43,6 +44,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, help="instead of the data set's own")
     flags = parser.parse_args()
     quiet_libraries()
+    keep_programs()
     find_study(flags.study)
     # Imported late, so that a typing mistake is answered without a wait.
     from vop_jax.ablation import Ablation

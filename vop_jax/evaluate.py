@@ -24,6 +24,7 @@ from data_pipelines.arguments import Parser
 from data_pipelines.datasets import DATASETS, find_dataset
 from data_pipelines.errors import UserError, command
 from data_pipelines.terminal import quiet_libraries, say, warn
+from vop_jax.compile_cache import keep_programs
 from vop_jax.evaluation import Evaluation
 from vop_jax.metrics import TIES, retrieval_metrics
 from vop_jax.run_folder import RunFolder, write_atomically
@@ -249,6 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the flags, scores and writes."""
     given = _parse(arguments)
     quiet_libraries()
+    keep_programs()
     build = matrix_evaluation if given.checkpoint is None else model_evaluation
     evaluation = build(given)
     if given.similarity_out:

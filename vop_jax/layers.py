@@ -109,10 +109,16 @@ class Attention(nn.Module):
             name: nn.DenseGeneral((heads, width // heads), dtype=self.dtype, name=name)
             for name in ("query", "key", "value")
         }
-        query = keep(project["query"](rows) * (width // heads) ** -0.5, "query")
+
+        def projected(name: str, x: Array) -> Array:
+            x = project[name](x)
+            # Kept as rows of the whole width: a head's 64 would fill half a TPU's lanes.
+            return keep(x.reshape(*x.shape[:-2], width), name).reshape(x.shape)
+
+        query = projected("query", rows) * (width // heads) ** -0.5
         groups = [tokens, *prompts]
-        keys = [keep(project["key"](group), "key") for group in groups]
-        values = [keep(project["value"](group), "value") for group in groups]
+        keys = [projected("key", group) for group in groups]
+        values = [projected("value", group) for group in groups]
         if self.splash and pays(query, mask):
             mixed = splash_attend(query, keys, values)
         else:

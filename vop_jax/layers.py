@@ -112,7 +112,7 @@ class Attention(nn.Module):
 
         def projected(name: str, x: Array) -> Array:
             x = project[name](x)
-            # Kept as rows of the whole width: a head's 64 would fill half a TPU's lanes.
+            # Kept as whole rows: a head's 64 numbers would fill half a TPU's lanes.
             return keep(x.reshape(*x.shape[:-2], width), name).reshape(x.shape)
 
         query = projected("query", rows) * (width // heads) ** -0.5

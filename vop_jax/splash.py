@@ -77,7 +77,7 @@ def splash_attend(
     def padded(x: Array, length: int) -> Array:
         return jnp.pad(x, ((0, 0), (0, 0), (0, length - x.shape[2]), (0, 0)))
 
-    mixed = jax.vmap(lambda q, k, v: kernel(q, k, v, segments))(
+    mixed: Any = jax.vmap(lambda q, k, v: kernel(q, k, v, segments))(
         padded(query[:, 0].swapaxes(1, 2), q_length),
         padded(key, kv_length),
         padded(value, kv_length),

@@ -12,6 +12,7 @@ from vop_jax.methods import METHODS, count_trained, paths, select, trained_mask
 from vop_jax.optimizer import OptimizerConfig, make_optimizer
 from vop_jax.parameters import PRINTED, abstract_variables, count_methods
 from vop_jax.prompts import PromptConfig
+from vop_jax.sharding import MeshConfig, make_mesh
 from vop_jax.sizes import SIZES
 from vop_jax.train_step import initial_state, make_train_step, merge
 
@@ -96,7 +97,9 @@ def test_only_the_trained_leaves_change(name):
     moments = [x for x in jax.tree.leaves(state.optimizer) if x.ndim]
     # Two moments of what trains and of nothing else.
     assert sum(x.size for x in moments) == 2 * count
-    state, metrics = jax.jit(make_train_step(model, optimizer))(state, frozen, batch)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    step = jax.jit(make_train_step(model, optimizer, mesh))
+    state, metrics = step(state, frozen, batch)
     assert np.isfinite(metrics["loss"])
     after, chosen = paths(merge(state.trainable, frozen)), paths(mask)
     for path, before in paths(variables).items():

@@ -10,6 +10,7 @@ from ml_collections import config_flags
 
 from data_pipelines.errors import UserError, command
 from data_pipelines.terminal import quiet_libraries
+from vop_jax.compile_cache import keep_programs
 
 
 def run_command(
@@ -30,6 +31,7 @@ def run_command(
         config_needed: whether a command without `--config` is a mistake.
     """
     quiet_libraries()
+    keep_programs()
     config_flags.DEFINE_config_file(
         "config",
         None,

@@ -19,10 +19,11 @@ from vop_jax.optimizer import OptimizerConfig
 from vop_jax.presets import find_preset
 from vop_jax.profiling import parse_profile_steps
 from vop_jax.prompts import ROLES, PromptConfig
+from vop_jax.remat import POLICIES
 from vop_jax.sharding import MeshConfig
 from vop_jax.sizes import SIZES
 from vop_jax.text_layout import TEXT_LAYOUTS
-from vop_jax.towers import ComputeConfig
+from vop_jax.towers import ATTENTIONS, ComputeConfig
 
 # What may differ when a run goes on: it changes how fast the same is reached, and what
 # is kept of it.
@@ -46,6 +47,9 @@ class RunConfig:
         seed: of the prompts' initial values and of the data's order.
         epochs: number of passes.
         batch_size: videos of a step, over all devices.
+        micro_batch: videos of a pass, over all devices; the gradient is that of the
+            whole batch all the same. 0 takes the batch in one pass.
+        loss_chunk: candidates of the loss that are scored at a time; 0 scores all.
         group_size: adjacent videos that always share a batch (the demo's twins).
         epoch_of: what an epoch goes through once: `videos`, or `pairs` of a video and
             a caption.
@@ -82,6 +86,8 @@ class RunConfig:
     seed: int
     epochs: int
     batch_size: int
+    micro_batch: int
+    loss_chunk: int
     group_size: int
     epoch_of: str
     holdout: int
@@ -136,13 +142,16 @@ def default_values(
     Args:
         method: a row of the method table.
         dataset: a row of the presets.
-        backbone: a folder, or empty for the data set's own.
+        backbone: a folder, the name of a known size (to plan with, there are no
+            weights), or empty for the data set's own.
 
     Raises:
         UserError: there is no such method or data set.
     """
     preset, row = find_preset(dataset), find_method(method)
-    layers = _vision_layers(backbone) or preset.vision_layers
+    known = SIZES.get(backbone)
+    named = known.vision.layers if known else _vision_layers(backbone)
+    layers = named or preset.vision_layers
     prompts = row.prompt_config(layers, preset.num_frames)
     values = {
         "method": method,
@@ -166,6 +175,8 @@ def default_values(
         "nan_skips": 10,
         "step_timeout": 1800.0,
         "profile_steps": "",
+        "micro_batch": 0,
+        "loss_chunk": 0,
     }
     # The frames are said once, outside of the prompts.
     del values["prompts"]["num_frames"]
@@ -174,9 +185,7 @@ def default_values(
 
 
 def _vision_layers(backbone: str) -> int:
-    """Layers of a named backbone's vision tower; 0 where that cannot be told yet."""
-    if backbone == "demo":
-        return SIZES["demo"].vision.layers
+    """Layers of a backbone folder's vision tower; 0 where that cannot be told yet."""
     try:
         values = json.loads((Path(backbone) / "config.json").read_text())
         return int(values["vision_config"].get("num_hidden_layers", 0))
@@ -233,10 +242,25 @@ def check_config(values: dict[str, Any]) -> RunConfig:
     for name in ("nan_skips", "step_timeout"):
         _require(getattr(config, name) >= 0, f"config.{name} must not be negative")
     parse_profile_steps(config.profile_steps)
+    for name in ("micro_batch", "loss_chunk"):
+        part = getattr(config, name)
+        _require(
+            part >= 0 and not (part and config.batch_size % part),
+            f"config.{name} must divide config.batch_size ({config.batch_size}), or be "
+            "0 for all at once",
+        )
     _require(config.ties in TIES, f"config.ties must be one of {', '.join(TIES)}")
     _require(
         config.compute.dtype in ("float32", "bfloat16"),
         "config.compute.dtype must be float32 or bfloat16",
+    )
+    _require(
+        config.compute.remat in POLICIES,
+        f"config.compute.remat must be one of {', '.join(POLICIES)}",
+    )
+    _require(
+        config.compute.attention in ATTENTIONS,
+        f"config.compute.attention must be one of {', '.join(ATTENTIONS)}",
     )
     prompts = config.prompts
     for name in ("text", "video", "position", "context", "joint"):

@@ -32,6 +32,11 @@ class DualEncoder(nn.Module):
     compute: ComputeConfig = ComputeConfig()
     renormalize_video: bool = False
 
+    def on(self, platform: str, *, forward_only: bool = False) -> "DualEncoder":
+        """The same, computed as suits the devices; see `ComputeConfig.on`."""
+        compute = self.compute.on(platform, forward_only=forward_only)
+        return self.clone(compute=compute)
+
     def setup(self):
         """Declares the parts."""
         towers = (self.size, self.prompt_config, self.compute)

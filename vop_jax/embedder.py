@@ -1,19 +1,18 @@
 """Embeds a split and scores it."""
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 from jaxtyping import Float, Int, UInt8
 
 from data_pipelines.buckets import bucket_batch, bucket_length, caption_lengths
 from vop_jax.dual_encoder import DualEncoder
 from vop_jax.metrics import retrieval_metrics, same_end_accuracy, twin_accuracy
 from vop_jax.processes import one_at_a_time
-from vop_jax.sharding import put_batch
+from vop_jax.sharding import per_device, put_batch
+from vop_jax.similarity import similarity_of
 
 if TYPE_CHECKING:
     from data_pipelines.split import Split
@@ -28,20 +27,26 @@ class Embedder:
         model: the encoders.
         mesh: what they run on; every process gets the whole result.
         frame: the one frame of each video to look at, or None for all.
+
+    Attributes:
+        embed_videos: compiled, (variables, frames `[B, F, H, W, 3]`) -> `[B, E]`.
+        embed_texts: compiled, (variables, ids `[B, N]`) -> `[B, E]`.
     """
 
     def __init__(self, model: DualEncoder, mesh: Mesh, frame: int | None = None):
+        model = model.on(mesh.devices.flat[0].platform, forward_only=True)
         self._mesh, self._embedding = mesh, model.size.embedding
         self._batch_multiple = mesh.size
         cut = slice(None) if frame is None else slice(frame, frame + 1 or None)
-        compiled = functools.partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
-        self._videos = compiled(
+        self.embed_videos = per_device(
             lambda variables, frames: model.apply(
                 variables, frames[:, cut], method="encode_videos"
-            )
+            ),
+            mesh,
         )
-        self._texts = compiled(
-            lambda variables, ids: model.apply(variables, ids, method="encode_texts")
+        self.embed_texts = per_device(
+            lambda variables, ids: model.apply(variables, ids, method="encode_texts"),
+            mesh,
         )
 
     def _run(self, encode: Any, variables: Any, rows: np.ndarray) -> jax.Array:
@@ -49,7 +54,8 @@ class Embedder:
         features = encode(variables, put_batch(self._mesh, {"x": rows})["x"])
         return features.block_until_ready() if one_at_a_time() else features
 
-    def _rounded(self, size: int) -> int:
+    def rounded(self, size: int) -> int:
+        """The next batch size that all devices can share."""
         return -(-size // self._batch_multiple) * self._batch_multiple
 
     def videos(
@@ -61,12 +67,13 @@ class Embedder:
 
         batches = evaluation_batches(
             split,
-            self._rounded(min(batch_size, len(split.video_ids))),
+            self.rounded(min(batch_size, len(split.video_ids))),
             jax.process_index(),
             jax.process_count(),
         )
         features = [
-            self._run(self._videos, variables, batch["frames"]) for batch in batches
+            self._run(self.embed_videos, variables, batch["frames"])
+            for batch in batches
         ]
         return np.concatenate([np.asarray(x) for x in features])[: len(split.video_ids)]
 
@@ -80,11 +87,11 @@ class Embedder:
         features = [np.zeros((0, self._embedding), np.float32)]
         for start in range(0, len(frames), batch_size):
             own = frames[start : start + batch_size]
-            size = self._rounded(bucket_batch(len(own), batch_size))
+            size = self.rounded(bucket_batch(len(own), batch_size))
             filled = np.zeros((size, *own.shape[1:]), np.uint8)
             filled[: len(own)] = own
             batch = put_batch(self._mesh, {"x": filled})["x"]
-            features.append(np.asarray(self._videos(variables, batch))[: len(own)])
+            features.append(np.asarray(self.embed_videos(variables, batch))[: len(own)])
         return np.concatenate(features)
 
     def texts(
@@ -92,14 +99,14 @@ class Embedder:
     ) -> Float[np.ndarray, "C E"]:
         """The embedding of every caption."""
         length = bucket_length(int(caption_lengths(ids).max()), ids.shape[1])
-        size = self._rounded(bucket_batch(len(ids), TEXT_BATCH))
+        size = self.rounded(bucket_batch(len(ids), TEXT_BATCH))
         filled = np.zeros((-(-len(ids) // size) * size, length), ids.dtype)
         filled[: len(ids)] = ids[:, :length]
         # Every process holds all captions and gives the mesh its own share.
         share = size // jax.process_count()
         own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
         features = [
-            self._run(self._texts, variables, batch[own])
+            self._run(self.embed_texts, variables, batch[own])
             for batch in filled.reshape(-1, size, length)
         ]
         return np.concatenate([np.asarray(x) for x in features])[: len(ids)]
@@ -111,9 +118,9 @@ class Embedder:
         ids: Int[np.ndarray, "C N"],
         batch_size: int,
     ) -> Float[np.ndarray, "C V"]:
-        """Of every caption with every video of a split."""
+        """Of every caption with every video of a split; see `similarity_of`."""
         texts = self.texts(variables, ids)
-        return texts @ self.videos(variables, split, batch_size).T
+        return similarity_of(texts, self.videos(variables, split, batch_size))
 
 
 def score(

@@ -24,10 +24,12 @@ from data_pipelines.arguments import Parser
 from data_pipelines.datasets import DATASETS, find_dataset
 from data_pipelines.errors import UserError, command
 from data_pipelines.provenance import left_out, warn_of_difference
-from data_pipelines.terminal import quiet_libraries, say
+from data_pipelines.terminal import quiet_libraries, say, warn
+from vop_jax.compile_cache import keep_programs
 from vop_jax.evaluation import Evaluation
 from vop_jax.metrics import TIES, retrieval_metrics
 from vop_jax.run_folder import RunFolder, write_atomically
+from vop_jax.similarity import similarity_of
 
 # Which flags go with which of the two inputs.
 _MATRIX_FLAGS = ("video_of_text", "bank", "video_bank")
@@ -219,9 +221,14 @@ def model_evaluation(given: argparse.Namespace) -> Evaluation:
     embedder = Embedder(model.encoder.clone(compute=compute), make_mesh(MeshConfig()))
     batch_size = given.batch_size or config.get("evaluation_batch_size", 64)
     videos = embedder.videos(model.variables, data.splits[split], batch_size)
-    similarity = embedder.texts(model.variables, data.ids[split]) @ videos.T
+    similarity = similarity_of(embedder.texts(model.variables, data.ids[split]), videos)
+    held = isinstance(similarity, np.ndarray)
+    if not held:
+        warn("the similarity is too large to be held: no corrections for hubs")
+        if given.similarity_out:
+            raise UserError("--similarity_out: this similarity is too large to be held")
     bank = None
-    if banked:
+    if banked and held:
         ids = data.ids["train"]
         some = np.random.default_rng(given.seed).permutation(len(ids))[:wanted]
         bank = embedder.texts(model.variables, ids[np.sort(some)]) @ videos.T
@@ -242,7 +249,7 @@ def model_evaluation(given: argparse.Namespace) -> Evaluation:
         },
         texts=data.splits[split].captions,
         video_ids=data.splits[split].video_ids,
-        temperature=given.dsl_temperature or 1 / scale,
+        temperature=(given.dsl_temperature or 1 / scale) if held else None,
         bank=bank,
         beta=given.beta,
         resamples=given.resamples,
@@ -255,6 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the flags, scores and writes."""
     given = _parse(arguments)
     quiet_libraries()
+    keep_programs()
     build = matrix_evaluation if given.checkpoint is None else model_evaluation
     evaluation = build(given)
     if given.similarity_out:

@@ -56,7 +56,8 @@ def _times(name: str, params: dict[str, Any]) -> int:
 
 def _inner(params: dict[str, Any]) -> Iterator[Jaxpr]:
     for value in params.values():
-        if isinstance(value, ClosedJaxpr):
-            yield value.jaxpr
-        elif isinstance(value, Jaxpr):
-            yield value
+        for one in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(one, ClosedJaxpr):
+                yield one.jaxpr
+            elif isinstance(one, Jaxpr):
+                yield one

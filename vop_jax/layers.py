@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from vop_jax.remat import keep
 from vop_jax.sizes import TowerSize
+from vop_jax.splash import pays, splash_attend
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
@@ -81,10 +83,17 @@ def attend(
 
 
 class Attention(nn.Module):
-    """Multi-head attention of rows over tokens and prompts."""
+    """Multi-head attention of rows over tokens and prompts.
+
+    Attributes:
+        size: of the tower.
+        dtype: of the products.
+        splash: whether a TPU's kernel attends where it pays.
+    """
 
     size: TowerSize
     dtype: Any = jnp.float32
+    splash: bool = False
 
     @nn.compact
     def __call__(
@@ -100,14 +109,20 @@ class Attention(nn.Module):
             name: nn.DenseGeneral((heads, width // heads), dtype=self.dtype, name=name)
             for name in ("query", "key", "value")
         }
-        query = project["query"](rows) * (width // heads) ** -0.5
+
+        def projected(name: str, x: Array) -> Array:
+            x = project[name](x)
+            # Kept as whole rows: a head's 64 numbers would fill half a TPU's lanes.
+            return keep(x.reshape(*x.shape[:-2], width), name).reshape(x.shape)
+
+        query = projected("query", rows) * (width // heads) ** -0.5
         groups = [tokens, *prompts]
-        mixed = attend(
-            query,
-            [project["key"](group) for group in groups],
-            [project["value"](group) for group in groups],
-            mask,
-        )
+        keys = [projected("key", group) for group in groups]
+        values = [projected("value", group) for group in groups]
+        if self.splash and pays(query, mask):
+            mixed = splash_attend(query, keys, values)
+        else:
+            mixed = attend(query, keys, values, mask)
         return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name="out")(
             mixed
         )
@@ -123,7 +138,7 @@ class Mlp(nn.Module):
     def __call__(self, rows: Float[Array, "*n D"]) -> Float[Array, "*n D"]:
         """Applies both layers."""
         hidden = nn.Dense(self.size.mlp, dtype=self.dtype, name="fc_1")(rows)
-        hidden = ACTIVATIONS[self.size.activation](hidden)
+        hidden = ACTIVATIONS[self.size.activation](keep(hidden, "hidden"))
         return nn.Dense(self.size.width, dtype=self.dtype, name="fc_2")(hidden)
 
 
@@ -135,10 +150,11 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Block(nn.Module):
-    """A pre-norm Transformer layer."""
+    """A pre-norm Transformer layer; attributes as of `Attention`."""
 
     size: TowerSize
     dtype: Any = jnp.float32
+    splash: bool = False
 
     @nn.compact
     def __call__(
@@ -169,11 +185,12 @@ class Block(nn.Module):
         rows, onward = (
             (normed, tokens) if read is None else (read(normed), read(tokens))
         )
-        onward = onward + Attention(self.size, self.dtype, name="attention")(
-            rows, normed, [norm(group) for group in prompts], mask
-        )
+        onward = onward + Attention(
+            self.size, self.dtype, self.splash, name="attention"
+        )(rows, normed, [norm(group) for group in prompts], mask)
         if "attention" in beside:
             onward = onward + beside["attention"](rows)
+        onward = keep(onward, "attended")
         rows = LayerNorm(self.size.epsilon, dtype=self.dtype, name="ln_2")(onward)
         onward = onward + Mlp(self.size, self.dtype, name="mlp")(rows)
         return onward + beside["mlp"](rows) if "mlp" in beside else onward

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vop_jax.remat import keep
+
 FORWARD, BACKWARD = "", "_reverse"
 
 
@@ -87,7 +89,8 @@ def _recurrence_forward(inputs: Array, weight: Array) -> tuple[Array, Any]:
         hidden = leave * jnp.tanh(cell)
         return (hidden, cell), (hidden, cell, gates)
 
-    _, (hidden, cells, gates) = jax.lax.scan(step, (start, start), inputs)
+    _, passed = jax.lax.scan(step, (start, start), inputs)
+    hidden, cells, gates = (keep(x, "context") for x in passed)
     return hidden, (hidden, cells, gates, weight)
 
 

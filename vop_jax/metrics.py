@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from data_pipelines.errors import UserError
+from vop_jax.similarity import Similarity
 
 # What share of the ties a rank counts.
 _SHARES = {"mean": 0.5, "optimistic": 0.0, "pessimistic": 1.0}
@@ -30,7 +31,8 @@ def retrieval_metrics(
     Similarities are compared as float32. The matrix is read in blocks and never copied.
 
     Args:
-        similarity: of every text (row) with every video (column).
+        similarity: of every text (row) with every video (column); a matrix, or a
+            `vop_jax.similarity.Similarity`, of which no more than a block ever exists.
         video_of_text: the right video of each text; None means the diagonal of a
             square matrix. A video without a text is found or not, but never asked for.
         ties: what equal similarities do to a rank of 1 + the number of greater ones:
@@ -84,7 +86,7 @@ def _text_ranks(
     similarity: np.ndarray, right: Int[np.ndarray, "T"], ties: str
 ) -> Float[np.ndarray, "Q"]:
     found = []
-    for rows in _blocks(*similarity.shape):
+    for rows in _blocks(similarity, *similarity.shape):
         block = _float32(similarity[rows])
         own = np.take_along_axis(block, right[rows, None], axis=1)
         greater, equal = (block > own).sum(1), (block == own).sum(1)
@@ -107,7 +109,7 @@ def video_ranks(
     order = np.argsort(right, kind="stable")
     asked, first, count = np.unique(right[order], return_index=True, return_counts=True)
     collapsed, best_caption = [], []
-    for place in _blocks(len(asked), len(right)):
+    for place in _blocks(similarity, len(asked), len(right)):
         block = _float32(similarity[:, asked[place]])[order]
         best = np.maximum.reduceat(block, first, axis=0)
         own = np.take_along_axis(best, np.arange(len(asked))[None, place], axis=0)
@@ -134,9 +136,10 @@ def _ranks(
     return (1 + np.repeat(greater, times) + within).astype(np.float32)
 
 
-def _blocks(lines: int, line_size: int) -> Iterator[slice]:
-    """Slices of lines (rows or columns) that hold about `_BLOCK` values each."""
-    size = max(1, _BLOCK // line_size)
+def _blocks(similarity: Any, lines: int, line_size: int) -> Iterator[slice]:
+    """Slices of lines (rows or columns) that hold a block of values each."""
+    block = similarity.block if isinstance(similarity, Similarity) else _BLOCK
+    size = max(1, block // line_size)
     for start in range(0, lines, size):
         yield slice(start, start + size)
 
@@ -177,6 +180,14 @@ def _checked(
 
 def _matrix(similarity: Any) -> np.ndarray:
     """The similarity as a finite, real matrix of texts by videos, not copied."""
+    if isinstance(similarity, Similarity):
+        for features, kind in zip(similarity.features, ("text", "video"), strict=True):
+            good = np.isfinite(features).all(axis=1)
+            if not good.all():
+                raise UserError(
+                    f"the features of {kind} {int(np.argmin(good))} are not finite"
+                )
+        return similarity  # pyright: ignore[reportReturnType]
     try:
         similarity = np.asarray(similarity)
     except ValueError:
@@ -189,7 +200,7 @@ def _matrix(similarity: Any) -> np.ndarray:
     # bfloat16 is no type of NumPy's own, which takes it for raw bytes.
     if similarity.dtype.kind not in "fiub" and similarity.dtype.name != "bfloat16":
         raise UserError(f"the similarity holds {similarity.dtype}, not real numbers")
-    for rows in _blocks(*similarity.shape):
+    for rows in _blocks(similarity, *similarity.shape):
         good = np.isfinite(_float32(similarity[rows]))
         if not good.all():
             row, column = np.argwhere(~good)[0]

@@ -24,6 +24,7 @@ from vop_jax.processes import main_first
 from vop_jax.run_folder import RunFolder
 from vop_jax.sharding import make_mesh, put_tree
 from vop_jax.tokenizer import load_tokenizer
+from vop_jax.train_step import store_frozen
 
 
 class Data(NamedTuple):
@@ -190,7 +191,9 @@ class Run:
         self.mask = trained_mask(variables, config.row.trained)
         self.leaves = trained_leaves(variables, self.mask)
         self.trained_count = count_trained(variables, self.mask)
-        self.frozen = put_tree(self.mesh, select(variables, self.mask, trained=False))
+        frozen = select(variables, self.mask, trained=False)
+        frozen = store_frozen(frozen, config.compute.dtype)
+        self.frozen = put_tree(self.mesh, frozen)
         self.trainable = select(variables, self.mask, trained=True)
         self.results: dict[str, dict[str, Any]] = {}
         # Kept, so that each model compiles once for all splits and all validations.

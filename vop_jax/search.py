@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from data_pipelines.arguments import Parser
 from data_pipelines.errors import UserError, command
 from data_pipelines.terminal import quiet_libraries, say, table
+from vop_jax.compile_cache import keep_programs
 from vop_jax.run_folder import write_atomically
 
 if TYPE_CHECKING:
@@ -223,6 +224,7 @@ def main() -> int:
     """Parses the flags and runs the command."""
     flags = _parse()
     quiet_libraries()
+    keep_programs()
     try:
         return flags.run(flags)
     except KeyboardInterrupt:

@@ -2,16 +2,20 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array
 
 from data_pipelines.errors import UserError
+from vop_jax import shares
 
-BATCH = P(("data", "fsdp"))
+AXES = ("data", shares.AXIS)
+BATCH = P(AXES)
 
 # (pattern of a leaf's path, the spec of its last axes). A leaf that none matches, or
 # whose axis does not divide, is replicated: prompts, norms and biases are small.
@@ -60,14 +64,19 @@ def make_mesh(config: MeshConfig, devices: Any = None) -> Mesh:
     )
 
 
+def tree_specs(mesh: Mesh, tree: Any) -> Any:
+    """How each leaf of a variable tree or an optimizer state is split."""
+
+    def spec(path: Any, leaf: Any) -> P:
+        name = "/" + "/".join(str(getattr(key, "key", key)) for key in path)
+        return _spec(mesh, name, tuple(leaf.shape))
+
+    return jax.tree_util.tree_map_with_path(spec, tree)
+
+
 def tree_shardings(mesh: Mesh, tree: Any) -> Any:
     """The sharding of each leaf of a variable tree or an optimizer state."""
-
-    def place(path: Any, leaf: Any) -> NamedSharding:
-        name = "/" + "/".join(str(getattr(key, "key", key)) for key in path)
-        return NamedSharding(mesh, _spec(mesh, name, tuple(leaf.shape)))
-
-    return jax.tree_util.tree_map_with_path(place, tree)
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), tree_specs(mesh, tree))
 
 
 def _spec(mesh: Mesh, path: str, shape: tuple[int, ...]) -> P:
@@ -82,6 +91,26 @@ def _spec(mesh: Mesh, path: str, shape: tuple[int, ...]) -> P:
     return P()
 
 
+def per_device(
+    function: Callable[[Any, Array], Any], mesh: Mesh
+) -> Callable[[Any, Array], Array]:
+    """Compiles (variables, rows) -> rows so that each device does its own share.
+
+    The result lies whole on every device.
+    """
+
+    def run(variables: Any, rows: Array) -> Array:
+        return jax.shard_map(
+            function,
+            mesh=mesh,
+            in_specs=(tree_specs(mesh, variables), BATCH),
+            out_specs=BATCH,
+            check_vma=False,
+        )(variables, rows)
+
+    return jax.jit(run, out_shardings=NamedSharding(mesh, P()))
+
+
 def put_tree(mesh: Mesh, tree: Any) -> Any:
     """Places a tree that every process holds whole."""
     return jax.tree.map(
@@ -94,8 +123,18 @@ def put_tree(mesh: Mesh, tree: Any) -> Any:
 
 
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Places this process's share of a global batch, split over all devices."""
+    """Places this process's share of a global batch, split over all devices.
+
+    Raises:
+        UserError: the batch does not divide over the devices.
+    """
     sharding = NamedSharding(mesh, BATCH)
+    rows = len(next(iter(batch.values()))) * jax.process_count()
+    if rows % mesh.size:
+        raise UserError(
+            f"a batch of {rows} videos cannot be shared by {mesh.size} devices; set "
+            f"config.batch_size to a multiple of {mesh.size}"
+        )
     return {
         name: jax.make_array_from_process_local_data(sharding, value)
         for name, value in batch.items()

@@ -21,9 +21,12 @@ from vop_jax.prompts import (
     bind,
     rows_of,
 )
+from vop_jax.remat import remat
+from vop_jax.shares import gather, split
 from vop_jax.sizes import ClipSize, TowerSize
 from vop_jax.text_layout import arrange
 
+ATTENTIONS = ("auto", "xla", "splash")
 # OpenAI's CLIP pixel statistics, per channel of an image in [0, 1].
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -37,15 +40,36 @@ class ComputeConfig:
         dtype: `float32` or `bfloat16`; LayerNorm and softmax are float32 in both.
         scan: whether layers run as one compiled loop (small program, quick to
             compile) or one after another (larger, lets the compiler specialise).
+        remat: what a layer keeps for the way back, see `vop_jax.remat`.
+        attention: `xla`, `splash` (a TPU's kernel, where it pays), or `auto`: what the
+            device has.
     """
 
     dtype: str = "float32"
     scan: bool = True
+    remat: str = "none"
+    attention: str = "auto"
+
+    def on(self, platform: str, *, forward_only: bool = False) -> "ComputeConfig":
+        """The same with what suits the devices.
+
+        Args:
+            platform: JAX's name of the devices' platform; it decides `auto`.
+            forward_only: whether nothing is differentiated. A CPU then takes a tenth
+                less time for layers that run one after another.
+        """
+        found = {"attention": self.attention, "scan": self.scan}
+        if self.attention == "auto":
+            found["attention"] = "splash" if platform == "tpu" else "xla"
+        if forward_only and platform == "cpu":
+            found["scan"] = False
+        return dataclasses.replace(self, **found)
 
 
-def _layer(block, additions, tokens, layer, **kwargs):
-    """One layer: its parameters, and its rows of what is added."""
+def _layer(block, whole, additions, tokens, layer, **kwargs):
+    """One layer: its parameters or a share of them, and its rows of what is added."""
     params, rows = layer
+    params = gather(params, whole)
     bound = bind(additions, rows)
     for update in bound.updates:
         tokens = update(tokens)
@@ -55,24 +79,24 @@ def _layer(block, additions, tokens, layer, **kwargs):
     )
 
 
-def _run_alike(layer, stacked, tokens, *, scan: bool):
+def _run_alike(layer, stacked, tokens, *, looped: bool):
     """Runs layers that are alike, stacked on the leading axis."""
-    count = jax.tree.leaves(stacked)[0].shape[0]
-    if scan and count > 1:
+    if looped:
         return jax.lax.scan(lambda x, one: (layer(x, one), None), tokens, stacked)[0]
-    for i in range(count):
+    for i in range(jax.tree.leaves(stacked)[0].shape[0]):
         tokens = layer(tokens, jax.tree.map(operator.itemgetter(i), stacked))
     return tokens
 
 
 def run_layers(
     block: Block,
+    whole: Any,
     stacked: Any,
     last: Any,
     tokens: Float[Array, "B G S D"],
     plan: Sequence[Segment],
     *,
-    scan: bool,
+    compute: ComputeConfig,
     mask: Array | None = None,
     read: Callable[[Array], Array] | None = None,
     read_mask: Array | None = None,
@@ -82,11 +106,13 @@ def run_layers(
 
     Args:
         block: the layer.
-        stacked: parameters of all layers but the last, with a leading layer axis.
-        last: parameters of the last layer.
+        whole: shapes of one layer's parameters.
+        stacked: parameters of all layers but the last, with a leading layer axis;
+            whole, or this device's share of them.
+        last: parameters of the last layer, the same.
         tokens: what enters layer 1.
         plan: runs of layers that are alike, covering all layers.
-        scan: see `ComputeConfig`.
+        compute: how the layers run.
         mask: which tokens each row may see, in all layers but the last.
         read: picks the rows that leave the last layer.
         read_mask: which tokens those rows may see.
@@ -96,15 +122,17 @@ def run_layers(
         The rows that leave the last layer.
     """
     layers, joint = plan[-1].stop, False
+    kept = functools.partial(remat, name=compute.remat, split=split(last, whole))
     for segment in plan:
         if segment.joint and not joint and enter_joint is not None:
             tokens, joint = enter_joint(tokens), True
-        layer = functools.partial(_layer, block, segment.additions)
+        layer = functools.partial(_layer, block, whole, segment.additions)
         rows = rows_of(segment.additions)
         stop = min(segment.stop, layers - 1)
         if stop > segment.start:
+            looped = compute.scan and stop - segment.start > 1
             tokens = _run_alike(
-                functools.partial(layer, mask=mask),
+                kept(functools.partial(layer, mask=mask), looped=looped),
                 (
                     # The whole of an axis costs nothing; a part of it may be a copy.
                     jax.tree.map(
@@ -115,11 +143,12 @@ def run_layers(
                     ),
                 ),
                 tokens,
-                scan=scan,
+                looped=looped,
             )
         if segment.stop == layers:
             row = jax.tree.map(lambda x: x[-1], rows)
-            tokens = layer(tokens, (last, row), mask=read_mask, read=read)
+            layer = functools.partial(layer, mask=read_mask, read=read)
+            tokens = kept(layer, looped=False)(tokens, (last, row))
     return tokens
 
 
@@ -136,16 +165,29 @@ class _Tower(nn.Module):
 
     def make_layers(self, size: TowerSize) -> None:
         """Declares `layers` and `last_layer`."""
-        self.block = Block(size, jnp.dtype(self.compute.dtype), parent=None)
+        compute = self.compute
+        self.block = Block(
+            size,
+            jnp.dtype(compute.dtype),
+            compute.attention == "splash",
+            parent=None,
+        )
         sample = jnp.zeros((1, 1, 1, size.width))
 
         def one(key):
             return self.block.init(key, sample)["params"]
 
-        self.layers = self.param(
+        self.whole_layer = jax.eval_shape(one, jax.random.key(0))
+        self.layers = self.stored(
             "layers", lambda key: jax.vmap(one)(jax.random.split(key, size.layers - 1))
         )
-        self.last_layer = self.param("last_layer", one)
+        self.last_layer = self.stored("last_layer", one)
+
+    def stored(self, name: str, initial: Callable[..., Any]) -> Any:
+        """A parameter that may be a share of itself, so that its shape is not held."""
+        if self.is_initializing():
+            return self.param(name, initial)
+        return self.get_variable("params", name)
 
     def make_adapters(self, size: TowerSize) -> None:
         """Declares `adapters`, None where there are none."""
@@ -250,11 +292,12 @@ class VisionTower(_Tower):
 
         rows = run_layers(
             self.block,
+            self.whole_layer,
             self.layers,
             self.last_layer,
             tokens,
             self.prompts.plan(self.ln_pre, self.adapters),
-            scan=self.compute.scan,
+            compute=self.compute,
             read=read,
             enter_joint=join,
         )
@@ -268,8 +311,9 @@ class TextTower(_Tower):
     def setup(self):
         """Declares the parts."""
         size = self.size.text
-        self.token_embedding = self.param(
-            "token_embedding", _normal(0.02), (self.size.vocabulary, size.width)
+        shape = (self.size.vocabulary, size.width)
+        self.token_embedding = self.stored(
+            "token_embedding", lambda key: _normal(0.02)(key, shape)
         )
         self.position_embedding = self.param(
             "position_embedding", _normal(0.01), (self.size.context_length, size.width)
@@ -294,18 +338,23 @@ class TextTower(_Tower):
         end = jnp.argmax(ids == self.size.eos_id, axis=-1) + len(slots)
         ids = arrange(ids, slots, self.size.context_length)
         length = ids.shape[1]
-        tokens = jnp.take(self.token_embedding, ids, axis=0)
+        whole = jax.ShapeDtypeStruct(
+            (self.size.vocabulary, self.size.text.width), jnp.float32
+        )
+        table = gather(self.token_embedding, whole)
+        tokens = jnp.take(table, ids, axis=0)
         tokens = tokens + self.position_embedding[:length]
         # [B, 1, N, D]
         tokens = tokens.astype(dtype)[:, None]
         index = jnp.arange(length)
         rows = run_layers(
             self.block,
+            self.whole_layer,
             self.layers,
             self.last_layer,
             tokens,
             self.prompts(self.position_embedding, self.adapters),
-            scan=self.compute.scan,
+            compute=self.compute,
             mask=index[:, None] >= index,
             read=lambda x: jnp.take_along_axis(x, end[:, None, None, None], axis=2),
             read_mask=(index <= end[:, None])[:, None, None, None],

@@ -169,7 +169,13 @@ class _Loop:
     ):
         self._run, self._feed, self._steps = run, feed, steps
         self._checkpoints, self._writer = checkpoints, writer
-        step = make_train_step(run.model, optimizer)
+        step = make_train_step(
+            run.model,
+            optimizer,
+            run.mesh,
+            micro_batch=run.config.micro_batch,
+            loss_chunk=run.config.loss_chunk,
+        )
         skip = run.config.nan_policy == "skip"
         self._step = skip_unfinite(step) if skip else step
         self._schedule = rate_schedule(run.config.optimizer, steps)

@@ -1,0 +1,94 @@
+"""What a compiled program sends between devices, read from its text."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_KINDS = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
+# name = type opcode(operands), attributes; the type of a tuple stands in brackets.
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (\(.*?\)|\S+) ([\w\-]+)\(")
+_CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
+
+
+class Collective(NamedTuple):
+    """One kind of exchange.
+
+    Attributes:
+        kind: HLO's name of it.
+        type: what each device has of it afterwards, for example `f32[32,1024]`.
+        size: bytes of that.
+    """
+
+    kind: str
+    type: str
+    size: int
+
+
+def count_collectives(text: str) -> Counter[Collective]:
+    """How often a run of a program makes each exchange.
+
+    Args:
+        text: of a compiled module, `compiled.as_text()`.
+
+    Returns:
+        The numbers of times. The body of a loop counts as often as it runs, or once
+        where the compiler does not say how often.
+    """
+    bodies: dict[str, list[str]] = {}
+    entry, current = "", []
+    for line in text.splitlines():
+        if opened := _COMPUTATION.match(line):
+            current = bodies.setdefault(opened[2], [])
+            entry = opened[2] if opened[1] else entry
+        else:
+            current.append(line)
+    found: Counter[Collective] = Counter()
+    for collective, times in _walk(bodies, entry, 1):
+        found[collective] += times
+    return found
+
+
+def _walk(
+    bodies: dict[str, list[str]], name: str, times: int
+) -> Iterator[tuple[Collective, int]]:
+    for line in bodies.get(name, []):
+        instruction = _INSTRUCTION.match(line)
+        if not instruction:
+            continue
+        kind = instruction[2].removesuffix("-start")
+        if kind in _KINDS:
+            yield _collective(kind, instruction[1], instruction[2] != kind), times
+            continue
+        trips = _TRIPS.search(line) if kind == "while" else None
+        inside = times * int(trips[1]) if trips else times
+        called = _CALLED.findall(line)
+        for branches in _BRANCHES.findall(line):
+            called += re.findall(r"[\w.\-]+", branches)
+        for other in called:
+            yield from _walk(bodies, other, inside)
+
+
+def _collective(kind: str, result: str, started: bool) -> Collective:
+    arrays = list(_ARRAY.finditer(result))
+    # What starts an exchange gives back its operands and then its results.
+    if started and kind != "all-reduce" and len(arrays) > 1:
+        arrays = arrays[len(arrays) // 2 :][:1]
+    sizes = []
+    for array in arrays:
+        size = int(array[2] or 8) // 8
+        for length in filter(None, array[3].split(",")):
+            size *= int(length)
+        sizes.append(size)
+    return Collective(kind, " ".join(array[0] for array in arrays), sum(sizes))

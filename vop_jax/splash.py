@@ -1,0 +1,92 @@
+"""Attention of long sequences on a TPU by the Splash kernel that comes with JAX.
+
+Joint attention (VoP-F) scores all tokens of a video with each other. XLA writes those
+scores to memory; the kernel never does.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+# Below this the scores are small, and XLA's own attention moves fewer bytes.
+SHORTEST = 512
+_LANES = 128
+_LARGEST_BLOCK = 1024
+
+
+def pays(query: Float[Array, "B G R H d"], mask: Any) -> bool:
+    """Whether the kernel is for such a query: one long group that sees everything."""
+    return mask is None and query.shape[1] == 1 and query.shape[2] >= SHORTEST
+
+
+def splash_attend(
+    query: Float[Array, "B 1 R H d"],
+    keys: Sequence[Array],
+    values: Sequence[Array],
+    *,
+    interpret: bool = False,
+) -> Float[Array, "B 1 R H d"]:
+    """As `vop_jax.layers.attend` of one group of tokens and without a mask.
+
+    Args:
+        query: already scaled.
+        keys: the tokens' `[B, 1, S, H, d]` first, then the prompts' `[P, H, d]`,
+            `[1, P, H, d]` or `[B, 1, P, H, d]`.
+        values: of the same shapes.
+        interpret: runs the kernel step by step, on any device.
+    """
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    batch, _, rows, heads, _ = query.shape
+
+    def joined(groups: Sequence[Array]) -> Float[Array, "B H S d"]:
+        whole = [
+            jnp.broadcast_to(x, (batch, *x.shape[-3:])) if x.ndim < 5 else x[:, 0]
+            for x in groups
+        ]
+        return jnp.concatenate(whole, axis=1).swapaxes(1, 2)
+
+    key, value = joined(keys), joined(values)
+    count = key.shape[2]
+    q_block, q_length = _blocks(rows)
+    kv_block, kv_length = _blocks(count)
+    kernel = splash.make_splash_mha(
+        splash.MultiHeadMask([splash.FullMask((q_length, kv_length))] * heads),
+        block_sizes=splash.BlockSizes(
+            block_q=q_block,
+            block_kv=kv_block,
+            block_q_dkv=q_block,
+            block_kv_dkv=kv_block,
+            block_q_dq=q_block,
+            block_kv_dq=kv_block,
+        ),
+        head_shards=1,
+        q_seq_shards=1,
+        residual_checkpoint_name="attention",
+        interpret=interpret,
+    )
+    # Padding is a segment of its own, which real rows do not see.
+    segments = splash.SegmentIds(
+        q=(jnp.arange(q_length) < rows).astype(jnp.int32),
+        kv=(jnp.arange(kv_length) < count).astype(jnp.int32),
+    )
+
+    def padded(x: Array, length: int) -> Array:
+        return jnp.pad(x, ((0, 0), (0, 0), (0, length - x.shape[2]), (0, 0)))
+
+    mixed: Any = jax.vmap(lambda q, k, v: kernel(q, k, v, segments))(
+        padded(query[:, 0].swapaxes(1, 2), q_length),
+        padded(key, kv_length),
+        padded(value, kv_length),
+    )
+    return mixed[:, :, :rows].swapaxes(1, 2)[:, None]
+
+
+def _blocks(length: int) -> tuple[int, int]:
+    """The block with the least padding, the largest of them, and the padded length."""
+    sizes = range(_LANES, _LARGEST_BLOCK + 1, _LANES)
+    padded, negative = min((-(-length // size) * size, -size) for size in sizes)
+    return -negative, padded

@@ -50,6 +50,9 @@ def find_prepared(
         UserError: nothing is prepared.
     """
     path = prepared_path(dataset, data_dir, num_frames, image_size)
+    row = find_dataset(dataset)
+    if row.rendered and not path.is_dir() and jax.process_index() == 0:
+        prepare(dataset, data_dir, num_frames=num_frames, image_size=image_size)
     if path.is_dir():
         return path
     stored = {
@@ -60,11 +63,6 @@ def find_prepared(
     more = [count for count in stored if count > num_frames]
     if more:
         return stored[min(more)]
-    row = find_dataset(dataset)
-    if row.rendered and jax.process_index() == 0:
-        prepare(dataset, data_dir, num_frames=num_frames, image_size=image_size)
-    if path.is_dir():
-        return path
     flags = "" if row.rendered else " --videos=DIR --annotations=DIR"
     for name, value, usual in (
         ("num_frames", num_frames, row.num_frames),

@@ -12,7 +12,7 @@ from data_pipelines.datasets import find_dataset
 from data_pipelines.errors import UserError
 from data_pipelines.feed import TrainFeed
 from data_pipelines.prepare import prepare, prepared_path
-from data_pipelines.provenance import read_provenance
+from data_pipelines.provenance import left_out, read_provenance
 from data_pipelines.split import Split, hold_out, load_split, split_names
 from data_pipelines.terminal import table
 from vop_jax.backbone import Backbone, load_backbone
@@ -250,6 +250,7 @@ class Run:
             "method": name,
             "dataset": self.config.dataset,
             **score(similarity, self.data.splits[split], self.config.ties),
+            "left_out": left_out(self.data.provenance, split),
             "trainable_parameters": trained,
         }
 

@@ -1,6 +1,6 @@
 """CPU time to turn a video file into 12 frames of 224 pixels, against plain loaders.
 
-    pip install --target=DIR opencv-python-headless
+    pip install --target=DIR --no-deps -r requirements-benchmarks.txt
     PYTHONPATH=DIR python -m benchmarks.decoding [--videos=FOLDER] [--rounds=5] [--json]
 
 Without a folder it encodes clips of its own, one group for each way of encoding. The

@@ -1,4 +1,4 @@
-"""Captions as text: cleaning, and how many tokens they take."""
+"""Captions as text: cleaning, and whether they are too long."""
 
 import html
 from collections.abc import Sequence
@@ -20,9 +20,14 @@ def clean(text: str) -> str:
     return " ".join(text.split())
 
 
-def token_counts(captions: Sequence[str]) -> list[int]:
-    """How many of CLIP's tokens each caption takes, start and end included."""
+def too_long(captions: Sequence[str], tokens: int) -> list[bool]:
+    """Whether each caption takes more of CLIP's tokens, start and end included."""
     import instant_clip_tokenizer
 
-    tokenizer = instant_clip_tokenizer.Tokenizer()  # pyright: ignore
-    return [len(tokenizer.encode(clean(caption))) + 2 for caption in captions]
+    encode = instant_clip_tokenizer.Tokenizer().encode  # pyright: ignore
+    words = tokens - 2
+    # A token stands for a byte at least, so most captions need not be looked at.
+    return [
+        len(caption.encode()) > words and len(encode(clean(caption))) > words
+        for caption in captions
+    ]

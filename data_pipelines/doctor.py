@@ -16,7 +16,7 @@ from typing import Any
 
 from data_pipelines.annotations import Annotations, Video
 from data_pipelines.arguments import Parser
-from data_pipelines.captions import token_counts
+from data_pipelines.captions import too_long
 from data_pipelines.datasets import DATASETS, Dataset, find_dataset
 from data_pipelines.errors import UserError, command
 from data_pipelines.terminal import progress, quiet_libraries, say, table
@@ -120,7 +120,7 @@ def _split(
     }
     captions = [caption for video in used for caption in video.captions]
     whose = [video.video_id for video in used for _ in video.captions]
-    counts = token_counts(captions)
+    long = too_long(captions, tokens)
     times = collections.Counter(captions)
     published_videos, published_captions = row.published.get(name, (None, None))
     return {
@@ -138,13 +138,9 @@ def _split(
         ],
         # How many more captions there are than different ones.
         "duplicate_captions": len(captions) - len(times),
-        "captions_too_long": sum(count > tokens for count in counts),
+        "captions_too_long": sum(long),
         "videos_with_captions_too_long": list(
-            dict.fromkeys(
-                video
-                for video, count in zip(whose, counts, strict=True)
-                if count > tokens
-            )
+            dict.fromkeys(x for x, cut in zip(whose, long, strict=True) if cut)
         ),
         "duplicate_ids": found.repeated.get(name, []),
         "without_captions": found.without_captions.get(name, []),

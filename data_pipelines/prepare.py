@@ -28,6 +28,7 @@ from data_pipelines.arguments import Parser
 from data_pipelines.beam_jobs import run_jobs_on
 from data_pipelines.datasets import DATASETS, find_dataset
 from data_pipelines.errors import UserError, command
+from data_pipelines.finish import Limits, finish
 from data_pipelines.provenance import FILE, annotation_hashes, read_provenance
 from data_pipelines.terminal import quiet_libraries, say
 from data_pipelines.workers import Workers
@@ -103,33 +104,32 @@ def prepare(
     run_jobs = Workers(workers, seconds).run
     if runner:
         run_jobs = run_jobs_on(runner, runner_flags, seconds)
-    # Imported late, so that a typing mistake is answered without a wait.
-    import tensorflow_datasets as tfds
-
-    from data_pipelines.builder import Limits
-
-    tfds.disable_progress_bar()
     partial = path.parents[1] / f".{dataset}.partial"
     with _alone(partial):
-        # What TFDS was at when it was broken off it does again; that is quickly done.
-        shutil.rmtree(partial / "shards", ignore_errors=True)
-        builder = row.load()(
-            data_dir=partial / "shards",
+        finished = finish(
+            dataset,
+            videos=Path(videos),
+            annotations=Path(annotations),
             work_dir=partial / "frames",
-            videos=videos,
-            annotations=annotations,
             num_frames=num_frames,
             image_size=image_size,
             limits=Limits(allow_missing_test, max_megabytes << 20),
             run_jobs=run_jobs,
         )
+        # Imported late: it takes seconds, and much memory beside the decoding.
+        import tensorflow_datasets as tfds
+
+        tfds.disable_progress_bar()
+        # What TFDS was at when it was broken off it does again; that is quickly done.
+        shutil.rmtree(partial / "shards", ignore_errors=True)
+        builder = row.load()(data_dir=partial / "shards", finished=finished)
         # TFDS announces downloads, of which there are none, on the standard output.
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(file_format="tfrecord")
         whole = Path(builder.data_dir)
         for name, content in (
-            (REPORT, builder.unclean),
-            (FILE, builder.provenance),
+            (REPORT, finished.unclean),
+            (FILE, finished.provenance),
         ):
             (whole / name).write_text(json.dumps(content, indent=1))
         path.parent.mkdir(parents=True, exist_ok=True)

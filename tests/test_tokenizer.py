@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipelines.captions import too_long
 from data_pipelines.errors import UserError
 from vop_jax.demo import BACKBONE
 from vop_jax.sizes import SIZES
@@ -92,3 +93,12 @@ def test_what_is_refused(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(UserError, match="tokenizer is damaged"):
         load_tokenizer(tmp_path, other)
+
+
+def test_a_caption_is_too_long_where_the_tokenizer_would_cut_it():
+    captions = [" ".join(["cat"] * n) for n in (1, 30, 74, 75, 76, 200)]
+    captions += ["\U0001f431" * 20, "a" * 80, "&amp;" * 40]
+    whole = load_tokenizer(Path("/nowhere"), SIZE, 1000)(captions)
+    lengths = (whole != 0).sum(axis=1)
+    assert too_long(captions, 77) == [bool(x) for x in lengths > 77]
+    assert too_long(captions, 77).count(True) >= 2

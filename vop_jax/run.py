@@ -12,7 +12,7 @@ from data_pipelines.datasets import find_dataset
 from data_pipelines.errors import UserError
 from data_pipelines.feed import TrainFeed
 from data_pipelines.prepare import prepare, prepared_path
-from data_pipelines.provenance import read_provenance
+from data_pipelines.provenance import left_out, read_provenance
 from data_pipelines.split import Split, hold_out, load_split, split_names
 from data_pipelines.terminal import table
 from vop_jax.backbone import Backbone, load_backbone
@@ -52,6 +52,14 @@ def find_prepared(
         UserError: nothing is prepared.
     """
     path = prepared_path(dataset, data_dir, num_frames, image_size)
+    row = find_dataset(dataset)
+    if row.rendered:
+        # One process renders, unless that has been done; the others wait for it.
+        main_first(
+            lambda: prepare(
+                dataset, data_dir, num_frames=num_frames, image_size=image_size
+            )
+        )
     if path.is_dir():
         return path
     stored = {
@@ -62,16 +70,6 @@ def find_prepared(
     more = [count for count in stored if count > num_frames]
     if more:
         return stored[min(more)]
-    row = find_dataset(dataset)
-    if row.rendered:
-        # One process renders, the others wait for it.
-        main_first(
-            lambda: prepare(
-                dataset, data_dir, num_frames=num_frames, image_size=image_size
-            )
-        )
-    if path.is_dir():
-        return path
     flags = "" if row.rendered else " --videos=DIR --annotations=DIR"
     for name, value, usual in (
         ("num_frames", num_frames, row.num_frames),
@@ -270,6 +268,7 @@ class Run:
             "method": name,
             "dataset": self.config.dataset,
             **score(similarity, self.data.splits[split], self.config.ties),
+            "left_out": left_out(self.data.provenance, split),
             "trainable_parameters": trained,
         }
 

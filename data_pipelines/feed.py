@@ -9,12 +9,12 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from etils import epath
 
 from data_pipelines.buckets import bucket_length, caption_lengths
 from data_pipelines.errors import UserError
@@ -47,7 +47,7 @@ class Split:
         return np.repeat(np.arange(len(self.video_ids)), np.diff(self.caption_start))
 
 
-def load_split(path: str | Path, split: str) -> Split:
+def load_split(path: epath.PathLike, split: str) -> Split:
     """Reads a prepared split into memory.
 
     Args:

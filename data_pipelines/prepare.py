@@ -9,6 +9,8 @@ import json
 import os
 from pathlib import Path
 
+from etils import epath
+
 from data_pipelines.arguments import Parser
 from data_pipelines.datasets import DATASETS, find_dataset
 from data_pipelines.errors import UserError, command
@@ -16,21 +18,21 @@ from data_pipelines.terminal import quiet_libraries, say
 
 
 def prepared_path(
-    dataset: str, output: str | Path, num_frames: int, image_size: int
-) -> Path:
+    dataset: str, output: epath.PathLike, num_frames: int, image_size: int
+) -> epath.Path:
     """Where a data set's shards are or would be, one folder per kind of frames."""
     version = "1.0.0"
-    return Path(output) / f"{num_frames}x{image_size}" / dataset / version
+    return epath.Path(output) / f"{num_frames}x{image_size}" / dataset / version
 
 
 def prepare(
     dataset: str,
-    output: str | Path,
+    output: epath.PathLike,
     *,
     num_frames: int | None = None,
     image_size: int | None = None,
     allow_missing_test: bool = False,
-) -> Path:
+) -> epath.Path:
     """Prepares a data set unless it is there already.
 
     The shards are written aside and renamed when all are whole, so what was broken off
@@ -71,7 +73,7 @@ def prepare(
     return path
 
 
-def _existing_parent(path: Path) -> Path:
+def _existing_parent(path: epath.Path) -> epath.Path:
     return next(parent for parent in path.resolve().parents if parent.exists())
 
 

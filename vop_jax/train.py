@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import math
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -227,14 +227,20 @@ class _Loop:
                     meter.begin()
                     watchdog.alive()
                 if leaving:
-                    self._checkpoints.wait()
-                    say(
-                        f"SIGTERM: step {step} of {steps} is saved; run the same "
-                        "command again to go on"
-                    )
-                    raise Preempted(step)
+                    self._leave(step)
             profiler.stop()
+            # It may have come during the last validation.
+            if preemption.due(steps):
+                self._leave(steps)
         return state
+
+    def _leave(self, step: int) -> NoReturn:
+        self._checkpoints.wait()
+        say(
+            f"SIGTERM: step {step} of {self._steps} is saved; run the same command "
+            "again to go on"
+        )
+        raise Preempted(step)
 
     def _flops_of(self, state: TrainState, batch: dict[str, jax.Array]) -> float:
         """The FLOPs of a step; not counted where nothing can be made of them."""

@@ -28,6 +28,11 @@ from vop_jax.train_step import TrainState
 ROOT = Path(__file__).parents[1]
 
 
+def small(data_dir, **changes):  # noqa: F811
+    """Six steps of a program that compiles fast."""
+    return config(data_dir, compute__scan=True, **changes)
+
+
 def arrays_of(variables):
     return [np.asarray(x) for x in jax.tree.leaves(variables)]
 
@@ -47,11 +52,12 @@ def compile_once(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shared(data_dir, tmp_path_factory):  # noqa: F811
     """A run whose backbone and data the others use again."""
-    return Run(config(data_dir), RunFolder(tmp_path_factory.mktemp("shared") / "run"))
+    folder = RunFolder(tmp_path_factory.mktemp("shared") / "run")
+    return Run(small(data_dir), folder)
 
 
 def run_of(shared, folder, **changes):
-    return Run(config(shared.config.data_dir, **changes), RunFolder(folder), shared)
+    return Run(small(shared.config.data_dir, **changes), RunFolder(folder), shared)
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +316,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     with monkeypatch.context() as patch:
         at_step(patch, 3, fill)
         with pytest.raises(UserError, match="no room is left"):
-            run_job(config(shared.config.data_dir), RunFolder(small_disk / "run"))
+            run_job(small(shared.config.data_dir), RunFolder(small_disk / "run"))
     filler.unlink()
     folder = RunFolder(small_disk / "run")
     kept = Checkpoints(folder.checkpoints)

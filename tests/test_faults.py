@@ -83,6 +83,7 @@ def poisoned(step_number):
     return made
 
 
+@pytest.mark.slow
 def test_a_poisoned_batch_stops_the_run_and_is_never_saved(
     shared, tmp_path, monkeypatch
 ):
@@ -94,6 +95,7 @@ def test_a_poisoned_batch_stops_the_run_and_is_never_saved(
         train.train(run)
 
 
+@pytest.mark.slow
 def test_a_poisoned_batch_is_skipped_and_the_run_ends_finite(
     shared, unbroken, tmp_path, monkeypatch, capsys
 ):
@@ -105,6 +107,7 @@ def test_a_poisoned_batch_is_skipped_and_the_run_ends_finite(
     assert "the step is left out, 1 of config.nan_skips=1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_more_poison_than_allowed_ends_the_run(shared, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "make_train_step", poisoned(4))
     run = run_of(shared, tmp_path / "run", nan_policy="skip", nan_skips=0)
@@ -202,6 +205,7 @@ def test_another_backbone_and_other_data_are_refused(shared, unbroken):
         other.data.ids["train"][0, 1] -= 1
 
 
+@pytest.mark.slow
 def test_what_changes_no_result_may_change_when_a_run_goes_on(shared, unbroken):
     folder = shared.folder.path
     run = run_of(shared, folder, mesh__fsdp=2, profile_steps="1:2", log_every=3)
@@ -221,6 +225,7 @@ def test_lines_of_metrics_say_where_the_time_went(shared, unbroken):
     assert not any("model_flops_utilisation" in x for x in lines)
 
 
+@pytest.mark.slow
 def test_a_trace_of_some_steps(shared, tmp_path):
     run = run_of(shared, tmp_path / "run", profile_steps="2:3")
     train.train(run)
@@ -302,6 +307,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", place], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_loses_nothing(
     shared, unbroken, small_disk, monkeypatch
 ):

@@ -36,6 +36,8 @@ from data_pipelines.terminal import quiet_libraries, say, set_main_process
 quiet_libraries()
 
 import jax
+import tensorboard.summary.writer.event_file_writer  # noqa: F401 - before the fork
+from transformers import CLIPConfig  # noqa: F401 - likewise
 
 from configs.vop import get_config
 from data_pipelines.demo import world
@@ -57,6 +59,8 @@ def run_values(data: Path, **changes: Any) -> dict[str, Any]:
     """The configuration under test: 24 steps of 12 videos."""
     values = get_config("method=vop").to_dict()
     values |= {"data_dir": str(data), "epochs": 6, "batch_size": 12, "log_every": 1}
+    # Fewer seconds to trace, which is most of what a start costs here.
+    values["compute"] |= {"scan": True}
     return values | {"save_every": SAVE_EVERY, "group_size": 4} | changes
 
 
@@ -223,90 +227,94 @@ class Campaign:
             "bad_ends": sum(x != wanted[last] for x in finals),
         }
 
+    def steps_done(self, name: str) -> int:
+        """The last step that the metrics of a run know of."""
+        done = read_metrics(RunFolder(self.work / name))
+        return max((x["step"] for x in done if "loss" in x), default=0)
+
     def lost(self, name: str) -> int:
         """Steps that were done and are not in a checkpoint."""
-        folder = RunFolder(self.work / name)
-        done = [x["step"] for x in read_metrics(folder) if "loss" in x]
-        kept = [
-            int(x.name) for x in Path(folder.checkpoints).glob("*") if x.name.isdigit()
-        ]
-        return max(done, default=0) - max(kept, default=0)
+        folder = Path(RunFolder(self.work / name).checkpoints)
+        kept = [int(x.name) for x in folder.glob("*") if x.name.isdigit()]
+        return self.steps_done(name) - max(kept, default=0)
+
+    def interrupt(self, child: int, name: str, number: int) -> bool:
+        """Sends a signal at a random moment; False where the child ended before.
+
+        One in five falls into the start, the others between two and some more steps
+        later, so that moments are spread over the run however fast the machine is.
+        """
+        start, begun = self.steps_done(name), time.monotonic()
+        early = self.random.random() < 0.2
+        after = self.random.uniform(0, 3) if early else self.random.uniform(0, 0.3)
+        further = 0 if early else self.random.randrange(1, 9)
+        while self.steps_done(name) < start + further:
+            if wait(child, 0.02) is not None:
+                return False
+            assert time.monotonic() - begun < LIMIT, "the child hangs"
+        if wait(child, after) is not None:
+            return False
+        os.kill(child, number)
+        return True
 
 
 def kills(campaign: Campaign, wanted: dict[int, str], count: int) -> dict[str, Any]:
     """SIGKILL at random moments until there were that many; then to the end."""
     begun = time.monotonic()
-    assert finish(campaign.start("kill0")) == 0
-    whole = time.monotonic() - begun
-    done, runs, lost, report = 0, 0, [], {}
-    names = ["kill0"]
+    done, lost, report = 0, [], Totals()
     while done < count:
-        runs += 1
-        name = f"kill{runs}"
-        names.append(name)
-        while True:
+        name = f"kill{report.runs}"
+        while done < count:
             child = campaign.start(name)
-            status = None
-            if done < count:
-                status = wait(child, campaign.random.uniform(0, whole))
-            if status is None and done < count:
-                os.kill(child, signal.SIGKILL)
-                assert finish(child) == -signal.SIGKILL
-                done += 1
-                lost.append(campaign.lost(name))
-                continue
-            status = finish(child) if status is None else status
-            assert status == 0, f"a run that went on ended with {status}"
-            break
-        say(f"{done} of {count} kills, {runs} runs, {time.monotonic() - begun:.0f} s")
-    for name in names:
-        for key, value in campaign.judge(name, wanted).items():
-            report[key] = report.get(key, 0) + value
+            if not campaign.interrupt(child, name, signal.SIGKILL):
+                break
+            assert finish(child) == -signal.SIGKILL
+            done += 1
+            lost.append(campaign.lost(name))
+        # What is left of the run, unhindered.
+        assert finish(campaign.start(name)) == 0
+        report.add(campaign.judge(name, wanted))
+        say(
+            f"{done} of {count} kills, {json.dumps(report.counts)}, most steps lost "
+            f"{max(lost)}, {time.monotonic() - begun:.0f} s"
+        )
     return {
         "kills": done,
-        "runs": len(names),
-        **report,
+        **report.counts,
         "save_every": SAVE_EVERY,
-        "most_steps_lost": max(lost, default=0),
+        "most_steps_lost": max(lost),
+        "mean_steps_lost": round(sum(lost) / len(lost), 2),
         "seconds": round(time.monotonic() - begun),
     }
 
 
 def terms(campaign: Campaign, wanted: dict[int, str], count: int) -> dict[str, Any]:
     """SIGTERM at random moments; a run that noticed it has lost no step."""
-    done, early, noticed, lost, runs = 0, 0, 0, [], 0
-    report: dict[str, Any] = {}
     begun = time.monotonic()
-    assert finish(campaign.start("term0")) == 0
-    whole = time.monotonic() - begun
+    done, noticed, lost, report = 0, 0, [], Totals()
     while done < count:
-        runs += 1
-        name = f"term{runs}"
-        while True:
+        name = f"term{report.runs}"
+        while done < count:
             child = campaign.start(name)
-            moment = campaign.random.uniform(whole / 3, whole)
-            status = wait(child, moment) if done < count else finish(child)
-            if status == 0:
+            if not campaign.interrupt(child, name, signal.SIGTERM):
                 break
-            os.kill(child, signal.SIGTERM)
             status = finish(child)
             if status == 0:
                 break
-            done += 1
             # Before the first step there is nothing to save, and nobody listens.
-            early += status == -signal.SIGTERM
-            noticed += status == PREEMPTED
             assert status in (PREEMPTED, -signal.SIGTERM), status
+            done += 1
+            noticed += status == PREEMPTED
             if status == PREEMPTED:
                 lost.append(campaign.lost(name))
-        for key, value in campaign.judge(name, wanted).items():
-            report[key] = report.get(key, 0) + value
-        say(f"{done} of {count} SIGTERMs")
+        assert finish(campaign.start(name)) == 0
+        report.add(campaign.judge(name, wanted))
+        say(f"{done} of {count} SIGTERMs, {json.dumps(report.counts)}")
     return {
         "terms": done,
         "saved_and_143": noticed,
-        "before_or_after_training": early,
-        **report,
+        "before_the_first_step": done - noticed,
+        **report.counts,
         "most_steps_lost": max(lost, default=0),
         "seconds": round(time.monotonic() - begun),
     }
@@ -316,45 +324,49 @@ def pairs(campaign: Campaign, count: int) -> dict[str, Any]:
     """One of two processes is killed; the other ends by itself, and both go on."""
     begun = time.monotonic()
     wanted = campaign.reference("pair_reference", campaign.start_pair)
-    began = time.monotonic()
-    children = campaign.start_pair("pair0")
-    assert [finish(x) for x in children] == [0, 0]
-    whole = time.monotonic() - began
-    done, runs, lost, waits, statuses = 0, 0, [], [], []
-    report: dict[str, Any] = {}
+    done, lost, waits, statuses, report = 0, [], [], [], Totals()
     while done < count:
-        runs += 1
-        name = f"pair{runs}"
-        while True:
+        name = f"pair{report.runs}"
+        while done < count:
             children = campaign.start_pair(name)
-            moment = campaign.random.uniform(whole / 3, whole)
-            if done >= count or wait(children[0], moment) is not None:
-                assert [finish(x) for x in children[done < count :]] == [0] * (
-                    2 - (done < count)
-                )
-                break
             victim = campaign.random.randrange(2)
-            os.kill(children[victim], signal.SIGKILL)
+            if not campaign.interrupt(children[victim], name, signal.SIGKILL):
+                finish(children[1 - victim])
+                break
             killed = time.monotonic()
             finish(children[victim])
             statuses.append(finish(children[1 - victim]))
             waits.append(time.monotonic() - killed)
             done += 1
             lost.append(campaign.lost(name))
-        for key, value in campaign.judge(name, wanted).items():
-            report[key] = report.get(key, 0) + value
-        say(f"{done} of {count} processes killed")
+        assert [finish(x) for x in campaign.start_pair(name)] == [0, 0]
+        report.add(campaign.judge(name, wanted))
+        say(f"{done} of {count} processes killed, {json.dumps(report.counts)}")
     return {
         "kills": done,
-        **report,
+        **report.counts,
         "survivors_with_status_75": statuses.count(PROCESS_LOST),
         "other_statuses": sorted({x for x in statuses if x != PROCESS_LOST}),
         "longest_wait_seconds": round(max(waits), 1),
         "heartbeat_seconds": HEARTBEAT,
         "save_every": SAVE_EVERY,
-        "most_steps_lost": max(lost, default=0),
+        "most_steps_lost": max(lost),
         "seconds": round(time.monotonic() - begun),
     }
+
+
+class Totals:
+    """Sums of what runs were judged to be."""
+
+    def __init__(self):
+        self.runs = 0
+        self.counts: dict[str, int] = {}
+
+    def add(self, judged: dict[str, int]) -> None:
+        """Adds a run."""
+        self.runs += 1
+        for name, value in judged.items():
+            self.counts[name] = self.counts.get(name, 0) + value
 
 
 DAMAGES = ("flip", "truncate", "delete", "zero", "append")

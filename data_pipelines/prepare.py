@@ -24,6 +24,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from etils import epath
+
 from data_pipelines.arguments import Parser
 from data_pipelines.beam_jobs import run_jobs_on
 from data_pipelines.datasets import DATASETS, find_dataset
@@ -38,10 +40,10 @@ REPORT = "files.json"
 
 
 def prepared_path(
-    dataset: str, output: str | Path, num_frames: int, image_size: int
-) -> Path:
+    dataset: str, output: epath.PathLike, num_frames: int, image_size: int
+) -> epath.Path:
     """Where a data set's shards are or would be, one folder per kind of frames."""
-    return Path(output) / f"{num_frames}x{image_size}" / dataset / VERSION
+    return epath.Path(output) / f"{num_frames}x{image_size}" / dataset / VERSION
 
 
 def prepare(
@@ -88,7 +90,11 @@ def prepare(
     row = find_dataset(dataset)
     num_frames = num_frames or row.num_frames
     image_size = image_size or row.image_size
-    path = prepared_path(dataset, output, num_frames, image_size)
+    if "://" in str(output):
+        raise UserError(
+            f"--output={output} is no local folder; prepare into one and copy it"
+        )
+    path = Path(prepared_path(dataset, output, num_frames, image_size))
     if row.rendered:
         videos = annotations = Path(output) / "videos" / dataset
     if path.is_dir():

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from etils import epath
+
 from data_pipelines.annotations import Video
 from data_pipelines.frames import JPEG_QUALITY
 from data_pipelines.terminal import warn
@@ -83,10 +85,10 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def read_provenance(path: Path) -> dict[str, Any]:
+def read_provenance(path: epath.PathLike) -> dict[str, Any]:
     """What lies beside shards; empty where nothing does."""
     try:
-        return json.loads((path / FILE).read_text())
+        return json.loads((epath.Path(path) / FILE).read_text())
     except (OSError, ValueError):
         return {}
 

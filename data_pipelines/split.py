@@ -3,15 +3,14 @@
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from etils import epath
 
 from data_pipelines.errors import UserError
 
@@ -215,7 +214,7 @@ class _Example(NamedTuple):
 
 
 def load_split(
-    path: str | Path,
+    path: epath.PathLike,
     split: str,
     num_frames: int | None = None,
     max_bytes: float = float("inf"),
@@ -236,7 +235,7 @@ def load_split(
     if split not in info.splits:
         raise UserError(f"{path} has no split {split!r}, only {', '.join(info.splits)}")
     about = info.splits[split]
-    files = [str(Path(path) / name) for name in sorted(about.filenames)]
+    files = [str(epath.Path(path) / name) for name in sorted(about.filenames)]
     count = int(info.features["frames"].shape[0])
     if num_frames is not None and num_frames > count:
         raise UserError(
@@ -244,7 +243,7 @@ def load_split(
             f"prepare it with --num_frames={num_frames}"
         )
     try:
-        fits = sum(os.path.getsize(file) for file in files) <= max_bytes
+        fits = sum(epath.Path(file).stat().length for file in files) <= max_bytes
     except OSError as error:
         raise UserError(f"{error.filename} is missing; prepare {path} again") from None
     ids, frames, captions, start, extras = [], [], [], [0], []
@@ -275,12 +274,12 @@ def load_split(
     )
 
 
-def split_names(path: str | Path) -> list[str]:
+def split_names(path: epath.PathLike) -> list[str]:
     """The splits that prepared shards have."""
     return list(_open(path).info.splits)
 
 
-def _open(path: str | Path) -> Any:
+def _open(path: epath.PathLike) -> Any:
     try:
         return tfds.builder_from_directory(str(path))
     # OSError is what TFDS has for a folder without its files.

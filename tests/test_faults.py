@@ -28,6 +28,11 @@ from vop_jax.train_step import TrainState
 ROOT = Path(__file__).parents[1]
 
 
+def small(data_dir, **changes):  # noqa: F811
+    """Six steps of a program that compiles fast."""
+    return config(data_dir, compute__scan=True, **changes)
+
+
 def arrays_of(variables):
     return [np.asarray(x) for x in jax.tree.leaves(variables)]
 
@@ -47,11 +52,12 @@ def compile_once(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shared(data_dir, tmp_path_factory):  # noqa: F811
     """A run whose backbone and data the others use again."""
-    return Run(config(data_dir), RunFolder(tmp_path_factory.mktemp("shared") / "run"))
+    folder = RunFolder(tmp_path_factory.mktemp("shared") / "run")
+    return Run(small(data_dir), folder)
 
 
 def run_of(shared, folder, **changes):
-    return Run(config(shared.config.data_dir, **changes), RunFolder(folder), shared)
+    return Run(small(shared.config.data_dir, **changes), RunFolder(folder), shared)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +83,7 @@ def poisoned(step_number):
     return made
 
 
+@pytest.mark.slow
 def test_a_poisoned_batch_stops_the_run_and_is_never_saved(
     shared, tmp_path, monkeypatch
 ):
@@ -88,6 +95,7 @@ def test_a_poisoned_batch_stops_the_run_and_is_never_saved(
         train.train(run)
 
 
+@pytest.mark.slow
 def test_a_poisoned_batch_is_skipped_and_the_run_ends_finite(
     shared, unbroken, tmp_path, monkeypatch, capsys
 ):
@@ -99,6 +107,7 @@ def test_a_poisoned_batch_is_skipped_and_the_run_ends_finite(
     assert "the step is left out, 1 of config.nan_skips=1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_more_poison_than_allowed_ends_the_run(shared, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "make_train_step", poisoned(4))
     run = run_of(shared, tmp_path / "run", nan_policy="skip", nan_skips=0)
@@ -196,6 +205,7 @@ def test_another_backbone_and_other_data_are_refused(shared, unbroken):
         other.data.ids["train"][0, 1] -= 1
 
 
+@pytest.mark.slow
 def test_what_changes_no_result_may_change_when_a_run_goes_on(shared, unbroken):
     folder = shared.folder.path
     run = run_of(shared, folder, mesh__fsdp=2, profile_steps="1:2", log_every=3)
@@ -215,6 +225,7 @@ def test_lines_of_metrics_say_where_the_time_went(shared, unbroken):
     assert not any("model_flops_utilisation" in x for x in lines)
 
 
+@pytest.mark.slow
 def test_a_trace_of_some_steps(shared, tmp_path):
     run = run_of(shared, tmp_path / "run", profile_steps="2:3")
     train.train(run)
@@ -296,6 +307,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", place], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_loses_nothing(
     shared, unbroken, small_disk, monkeypatch
 ):
@@ -310,7 +322,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     with monkeypatch.context() as patch:
         at_step(patch, 3, fill)
         with pytest.raises(UserError, match="no room is left"):
-            run_job(config(shared.config.data_dir), RunFolder(small_disk / "run"))
+            run_job(small(shared.config.data_dir), RunFolder(small_disk / "run"))
     filler.unlink()
     folder = RunFolder(small_disk / "run")
     kept = Checkpoints(folder.checkpoints)

@@ -2,13 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from vop_jax import meter
-from vop_jax.chips import CHIPS, find_chip
+from vop_jax.chips import peak_flops
 from vop_jax.flops import count_flops
 from vop_jax.meter import Meter
 
@@ -81,7 +80,7 @@ def test_a_real_compilation_is_noticed():
     assert meter._compiled > before
 
 
-def test_flops_of_loops_and_of_all_devices():
+def test_flops_are_those_of_a_devices_share_and_loops_count_as_they_run():
     a, b = jnp.ones((8, 4)), jnp.ones((4, 16))
     one = 2 * 8 * 4 * 16
     assert count_flops(jnp.matmul, a, b) == one
@@ -94,34 +93,21 @@ def test_flops_of_loops_and_of_all_devices():
     split = jax.shard_map(
         jnp.matmul, mesh=mesh, in_specs=(P("x"), P()), out_specs=P("x")
     )
-    assert count_flops(split, a, b) == one
-    image, kernel = jnp.ones((2, 12, 12, 3)), jnp.ones((4, 4, 3, 5))
-    convolve = lambda x, k: jax.lax.conv_general_dilated(  # noqa: E731
-        x, k, (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    assert count_flops(convolve, image, kernel) == 2 * (2 * 9 * 5) * (4 * 4 * 3)
+    assert count_flops(split, a, b) == one / 8
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"),
+    ("kind", "peak"),
     [
-        ("TPU v4", "v4"),
-        ("TPU v5 lite", "v5e"),
-        ("TPU v5e", "v5e"),
-        ("TPU v5", "v5p"),
-        ("TPU v5p", "v5p"),
-        ("TPU v6 lite", "v6e"),
-        ("NVIDIA H100 80GB HBM3", "h100"),
-        ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
-        ("NVIDIA A100-SXM4-40GB", "a100-40gb"),
+        ("TPU v4", 275e12),
+        ("TPU v5 lite", 197e12),
+        ("TPU v5p", 459e12),
+        ("TPU v6 lite", 918e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("cpu", None),
     ],
 )
-def test_chips_are_known_by_both_names(kind, name):
-    assert find_chip(kind) is find_chip(name)
-    assert find_chip(name) in CHIPS
-
-
-def test_a_cpu_has_no_known_peak():
-    assert find_chip(jax.devices()[0].device_kind) is None
-    assert meter.peak_flops() is None
-    assert np.isfinite(CHIPS[0].peak_flops)
+def test_peaks_are_known_by_jaxs_names(kind, peak):
+    assert peak_flops(kind) == peak
+    assert peak_flops(jax.devices()[0].device_kind) is None

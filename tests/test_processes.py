@@ -24,7 +24,8 @@ from vop_jax.run_folder import RunFolder, read_metrics
 from vop_jax.sharding import MeshConfig, make_mesh
 
 ROOT = Path(__file__).parents[1]
-LIMIT = 400
+# Seconds; on two busy cores four processes take minutes to compile.
+LIMIT = 900
 HEARTBEAT = 10
 
 

@@ -136,8 +136,10 @@ class Checkpoints:
         keep: int = 2,
         report: Callable[[str], None] = print,
     ):
-        # Orbax logs every error that it raises as well.
+        # Orbax logs every error that it raises as well, and asyncio those of the other
+        # arrays of a save that failed.
         absl.logging.get_absl_logger().addFilter(_not_from_orbax)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         self._folder, self._report = epath.Path(folder), report
         self._keep = keep
         self._manager = self._open()

@@ -6,8 +6,6 @@ from typing import Any
 
 import jax
 
-from vop_jax.chips import find_chip
-
 # The events that JAX reports when a program is made; they do not nest.
 _COMPILING = (
     "/jax/core/compile/jaxpr_to_mlir_module_duration",
@@ -32,7 +30,7 @@ class Meter:
         batch_size: videos of a step, over all devices.
         started: when the run was started for the first time, seconds since 1970.
         productive: seconds that were spent on the steps before.
-        peak: FLOP/s of all devices together, None where they are not known.
+        peak: FLOP/s of one device, None where it is not known.
     """
 
     def __init__(
@@ -65,7 +63,7 @@ class Meter:
             yield batch
 
     def count(self, flops: float) -> None:
-        """Adds the FLOPs of a step."""
+        """Adds the FLOPs of a step, one device's share."""
         self._flops += flops
 
     def lose(self, steps: int = 1) -> None:
@@ -112,9 +110,3 @@ class Meter:
         lived = max(time.time() - self._started, 1e-9)
         productive = self._productive + self._counted()
         return found | {"goodput": min(productive / lived, 1.0)}
-
-
-def peak_flops() -> float | None:
-    """The FLOP/s of all devices of the run together, None where they are not known."""
-    chip = find_chip(jax.devices()[0].device_kind)
-    return chip.peak_flops * jax.device_count() if chip else None

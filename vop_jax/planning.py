@@ -16,12 +16,13 @@ from vop_jax.flops import count_flops
 from vop_jax.methods import select, trained_mask
 from vop_jax.optimizer import make_optimizer
 from vop_jax.parameters import abstract_variables
-from vop_jax.sharding import BATCH, tree_shardings
+from vop_jax.sharding import BATCH, check_batch, tree_shardings
 from vop_jax.sizes import ClipSize
 from vop_jax.train_step import (
     compile_train_step,
     initial_state,
     make_train_step,
+    merge,
     store_frozen,
 )
 
@@ -33,7 +34,7 @@ class Program(NamedTuple):
         arguments: bytes of its inputs, weights included.
         outputs: bytes of its results that are not in the inputs' place.
         temporaries: bytes that it needs besides while it runs.
-        flops: of its matrix products, one run, this device's share.
+        flops: of its matrix products, one run.
         compiler_bytes: the compiler's count of bytes moved, each loop's body once.
         compiler_flops: the compiler's count of FLOPs, the same.
         collectives: what it sends, and how often.
@@ -42,7 +43,7 @@ class Program(NamedTuple):
     arguments: int
     outputs: int
     temporaries: int
-    flops: float
+    flops: int
     compiler_bytes: float
     compiler_flops: float
     collectives: Counter[Collective]
@@ -80,8 +81,12 @@ class Plan:
         self._model = DualEncoder(
             size, config.prompts, config.compute, config.renormalize_video
         )
-        self._variables = abstract_variables(size, config.prompts)
-        self._mask = trained_mask(self._variables, config.row.trained)
+        variables = abstract_variables(size, config.prompts)
+        mask = trained_mask(variables, config.row.trained)
+        self._trainable = select(variables, mask, trained=True)
+        self._frozen = store_frozen(
+            select(variables, mask, trained=False), config.compute.dtype
+        )
 
     def train_step(self, batch_size: int) -> Program:
         """The step that trains, on a global batch of that size.
@@ -91,13 +96,10 @@ class Plan:
             UserError: the batch cannot be shared by the devices.
         """
         config, mesh = self._config, self._mesh
-        trainable = select(self._variables, self._mask, trained=True)
-        frozen = store_frozen(
-            select(self._variables, self._mask, trained=False), config.compute.dtype
-        )
-        optimizer = make_optimizer(config.optimizer, trainable, steps=1000)
+        check_batch(mesh, batch_size)
+        optimizer = make_optimizer(config.optimizer, self._trainable, steps=1000)
         state = jax.eval_shape(
-            lambda tree: initial_state(tree, optimizer, 1.0), trainable
+            lambda tree: initial_state(tree, optimizer, 1.0), self._trainable
         )
         step = make_train_step(
             self._model,
@@ -106,29 +108,24 @@ class Plan:
             micro_batch=config.micro_batch,
             loss_chunk=config.loss_chunk,
         )
-        compiled = compile_train_step(step, mesh, state, frozen)
+        compiled = compile_train_step(step, mesh, state, self._frozen)
         batch = self._placed(self._frames(batch_size) | self._captions(batch_size))
         return measure(
             compiled,
             self._laid_out(state),
-            self._laid_out(frozen),
+            self._laid_out(self._frozen),
             batch,
-            devices=mesh.size,
         )
 
     def evaluation(self, batch_size: int) -> dict[str, Program]:
         """The steps that embed videos and captions."""
         embedder = Embedder(self._model, self._mesh)
-        variables = self._laid_out(self._variables)
+        variables = self._laid_out(merge(self._trainable, self._frozen))
         videos = self._placed(self._frames(embedder.rounded(batch_size)))["frames"]
         texts = self._placed(self._captions(embedder.rounded(TEXT_BATCH)))["text_ids"]
         return {
-            "videos": measure(
-                embedder.embed_videos, variables, videos, devices=self._mesh.size
-            ),
-            "texts": measure(
-                embedder.embed_texts, variables, texts, devices=self._mesh.size
-            ),
+            "videos": measure(embedder.embed_videos, variables, videos),
+            "texts": measure(embedder.embed_texts, variables, texts),
         }
 
     def _frames(self, count: int) -> dict[str, Any]:
@@ -154,13 +151,8 @@ class Plan:
         )
 
 
-def measure(function: Callable[..., Any], *arguments: Any, devices: int = 1) -> Program:
+def measure(function: Callable[..., Any], *arguments: Any) -> Program:
     """Compiles a function of `jax.jit` and looks at what came out.
-
-    Args:
-        function: what is compiled.
-        arguments: shapes, each with its sharding.
-        devices: how many share its work.
 
     Raises:
         DoesNotFit: it takes more memory than the device has.
@@ -176,7 +168,7 @@ def measure(function: Callable[..., Any], *arguments: Any, devices: int = 1) -> 
         arguments=memory.argument_size_in_bytes,
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
-        flops=count_flops(function, *arguments) / devices,
+        flops=count_flops(function, *arguments),
         compiler_bytes=cost["bytes accessed"],
         compiler_flops=cost["flops"],
         collectives=count_collectives(compiled.as_text()),

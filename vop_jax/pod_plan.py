@@ -66,7 +66,7 @@ def make_report(
     report: dict[str, Any] = {
         "topology": topology.name,
         "chips": chips,
-        "memory": chip.memory_bytes,
+        "memory": chip.memory,
         "method": config.method,
         "backbone": config.backbone,
         "batch_size": config.batch_size,
@@ -95,7 +95,7 @@ def make_report(
 
         def fits(batch: int) -> float | None:
             try:
-                tried[batch] = plan.train_step(batch).peak / chip.memory_bytes
+                tried[batch] = plan.train_step(batch).peak / chip.memory
             except DoesNotFit:
                 tried[batch] = None
             return tried[batch]
@@ -107,9 +107,9 @@ def make_report(
 
 
 def _figures(program: Any, chip: Any, batch: int) -> dict[str, Any]:
-    seconds = max(program.flops / chip.peak_flops, program.bytes_moved / chip.bandwidth)
+    seconds = max(program.flops / chip.flops, program.bytes_moved / chip.bandwidth)
     return {
-        "fits": program.peak <= chip.memory_bytes,
+        "fits": program.peak <= chip.memory,
         "arguments": program.arguments,
         "outputs": program.outputs,
         "temporaries": program.temporaries,

@@ -1,12 +1,12 @@
 """What a run works with: model, data, what trains, where its files go."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from data_pipelines.datasets import find_dataset
 from data_pipelines.errors import UserError
@@ -43,7 +43,7 @@ class Data(NamedTuple):
 
 def find_prepared(
     dataset: str, data_dir: str, num_frames: int, image_size: int
-) -> Path:
+) -> epath.Path:
     """The shards of a data set with these frames, or with the fewest of more.
 
     The demo is rendered where it is missing.
@@ -64,7 +64,7 @@ def find_prepared(
         return path
     stored = {
         int(count): other
-        for other in Path(data_dir).glob(f"*x{image_size}/{dataset}/{path.name}")
+        for other in epath.Path(data_dir).glob(f"*x{image_size}/{dataset}/{path.name}")
         if (count := other.parents[1].name.partition("x")[0]).isdigit()
     }
     more = [count for count in stored if count > num_frames]

@@ -50,9 +50,10 @@ def is_full(error: BaseException | None) -> bool:
         errno.EFBIG,
     ):
         return True
-    # Below Orbax is C++, which has only the text left.
-    if not isinstance(error, MemoryError) and _FULL.search(str(error)):
-        return "memory" not in str(error).lower()
+    # Below Orbax is C++, which has only the text left; devices are exhausted as well.
+    text = str(error)
+    if _FULL.search(text) and "memory" not in text.lower():
+        return True
     return is_full(error.__cause__ or error.__context__)
 
 

@@ -5,7 +5,7 @@ import os
 from typing import Any, NamedTuple
 
 from data_pipelines.errors import UserError
-from vop_jax.chips import Chip, find_tpu, tpu_names
+from vop_jax.tpu_chips import CHIPS, Chip
 
 
 class Topology(NamedTuple):
@@ -29,11 +29,10 @@ def find_topology(name: str) -> Topology:
         UserError: no such slice, libtpu is missing, or another program uses it.
     """
     generation = name.partition(":")[0]
-    chip = find_tpu(generation)
-    if chip is None:
+    if generation not in CHIPS:
         raise UserError(
-            f"--topology={name} must begin with {', '.join(tpu_names())} and go on "
-            "with a shape, for example v5e:4x4 or v4:2x2x2"
+            f"--topology={name} must begin with {', '.join(CHIPS)} and go on with a "
+            "shape, for example v5e:4x4 or v4:2x2x2"
         )
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
@@ -44,10 +43,9 @@ def find_topology(name: str) -> Topology:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     from jax.experimental import topologies
 
+    chip = CHIPS[generation]
     try:
-        found = topologies.get_topology_desc(
-            name, "tpu", chip_config_name=chip.libtpu_config
-        )
+        found = topologies.get_topology_desc(name, "tpu", chip_config_name=chip.config)
     # Of libtpu's own kinds, and of JAX's where it cannot be loaded.
     except Exception as error:
         reason = str(error).strip().splitlines()[0]

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import math
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -19,9 +19,10 @@ from data_pipelines.feed import TrainFeed
 from data_pipelines.provenance import warn_of_difference
 from data_pipelines.terminal import say, warn
 from vop_jax.checkpoint import Checkpoints, Restored
+from vop_jax.chips import peak_flops
 from vop_jax.embedder import score
 from vop_jax.flops import count_flops
-from vop_jax.meter import Meter, peak_flops
+from vop_jax.meter import Meter
 from vop_jax.metrics import ORDERS, both_ways
 from vop_jax.nan_policy import skip_unfinite
 from vop_jax.optimizer import make_optimizer, rate_schedule
@@ -179,7 +180,7 @@ class _Loop:
         skip = run.config.nan_policy == "skip"
         self._step = skip_unfinite(step) if skip else step
         self._schedule = rate_schedule(run.config.optimizer, steps)
-        self._peak = peak_flops()
+        self._peak = peak_flops(jax.devices()[0].device_kind)
         # The batches' shapes differ in the captions' length alone.
         self._flops: dict[int, float] = {}
 
@@ -236,17 +237,23 @@ class _Loop:
                     meter.begin()
                     watchdog.alive()
                 if leaving:
-                    self._checkpoints.wait()
-                    say(
-                        f"SIGTERM: step {step} of {steps} is saved; run the same "
-                        "command again to go on"
-                    )
-                    raise Preempted(step)
+                    self._leave(step)
             profiler.stop()
+            # It may have come during the last validation.
+            if preemption.due(steps):
+                self._leave(steps)
         return state
 
+    def _leave(self, step: int) -> NoReturn:
+        self._checkpoints.wait()
+        say(
+            f"SIGTERM: step {step} of {self._steps} is saved; run the same command "
+            "again to go on"
+        )
+        raise Preempted(step)
+
     def _flops_of(self, state: TrainState, batch: dict[str, jax.Array]) -> float:
-        """The FLOPs of a step; not counted where nothing can be made of them."""
+        """One device's FLOPs of a step, counted where something can be made of them."""
         if self._peak is None:
             return 0.0
         length = batch["text_ids"].shape[1]

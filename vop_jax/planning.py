@@ -16,12 +16,13 @@ from vop_jax.flops import count_flops
 from vop_jax.methods import select, trained_mask
 from vop_jax.optimizer import make_optimizer
 from vop_jax.parameters import abstract_variables
-from vop_jax.sharding import BATCH, tree_shardings
+from vop_jax.sharding import BATCH, check_batch, tree_shardings
 from vop_jax.sizes import ClipSize
 from vop_jax.train_step import (
     compile_train_step,
     initial_state,
     make_train_step,
+    merge,
     store_frozen,
 )
 
@@ -80,8 +81,12 @@ class Plan:
         self._model = DualEncoder(
             size, config.prompts, config.compute, config.renormalize_video
         )
-        self._variables = abstract_variables(size, config.prompts)
-        self._mask = trained_mask(self._variables, config.row.trained)
+        variables = abstract_variables(size, config.prompts)
+        mask = trained_mask(variables, config.row.trained)
+        self._trainable = select(variables, mask, trained=True)
+        self._frozen = store_frozen(
+            select(variables, mask, trained=False), config.compute.dtype
+        )
 
     def train_step(self, batch_size: int) -> Program:
         """The step that trains, on a global batch of that size.
@@ -91,13 +96,10 @@ class Plan:
             UserError: the batch cannot be shared by the devices.
         """
         config, mesh = self._config, self._mesh
-        trainable = select(self._variables, self._mask, trained=True)
-        frozen = store_frozen(
-            select(self._variables, self._mask, trained=False), config.compute.dtype
-        )
-        optimizer = make_optimizer(config.optimizer, trainable, steps=1000)
+        check_batch(mesh, batch_size)
+        optimizer = make_optimizer(config.optimizer, self._trainable, steps=1000)
         state = jax.eval_shape(
-            lambda tree: initial_state(tree, optimizer, 1.0), trainable
+            lambda tree: initial_state(tree, optimizer, 1.0), self._trainable
         )
         step = make_train_step(
             self._model,
@@ -106,19 +108,19 @@ class Plan:
             micro_batch=config.micro_batch,
             loss_chunk=config.loss_chunk,
         )
-        compiled = compile_train_step(step, mesh, state, frozen)
+        compiled = compile_train_step(step, mesh, state, self._frozen)
         batch = self._placed(self._frames(batch_size) | self._captions(batch_size))
         return measure(
             compiled,
             self._laid_out(state),
-            self._laid_out(frozen),
+            self._laid_out(self._frozen),
             batch,
         )
 
     def evaluation(self, batch_size: int) -> dict[str, Program]:
         """The steps that embed videos and captions."""
         embedder = Embedder(self._model, self._mesh)
-        variables = self._laid_out(self._variables)
+        variables = self._laid_out(merge(self._trainable, self._frozen))
         videos = self._placed(self._frames(embedder.rounded(batch_size)))["frames"]
         texts = self._placed(self._captions(embedder.rounded(TEXT_BATCH)))["text_ids"]
         return {

@@ -16,7 +16,7 @@ from vop_jax.remat import POLICIES
 from vop_jax.sharding import BATCH, MeshConfig, make_mesh, put_batch, put_tree
 from vop_jax.sizes import ClipSize, TowerSize
 from vop_jax.towers import ComputeConfig
-from vop_jax.train_step import make_loss_and_gradient, merge
+from vop_jax.train_step import make_loss_and_gradient, merge, store_frozen
 
 SIZE = ClipSize(
     vision=TowerSize(32, 3, 2, 64),
@@ -217,3 +217,46 @@ def test_a_policy_says_what_is_kept():
         shapes = jax.tree.leaves(jax.eval_shape(pull, variables["prompts"]))
         kept[remat] = sum(x.size * x.dtype.itemsize for x in shapes)
     assert kept["full"] < kept["lean"] < kept["none"]
+
+
+def equations(jaxpr):
+    """All equations of a program, those of the programs inside it too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from equations(inner)
+
+
+def test_what_bfloat16_leaves_in_float32():
+    """Softmax, norms' statistics, loss and the prompts' gradient; products are not."""
+    variables, batch = problem("vop_fc")
+    mask = trained_mask(variables, METHODS["vop_fc"].trained)
+    trainable = select(variables, mask, trained=True)
+    frozen = store_frozen(select(variables, mask, trained=False), "bfloat16")
+    kernel = frozen["params"]["vision"]["layers"]["mlp"]["fc_1"]["kernel"]
+    assert kernel.dtype == jnp.bfloat16
+    mesh = make_mesh(ONE, jax.devices()[:1])
+    model = DualEncoder(SIZE, PROMPTS["vop_fc"], ComputeConfig(dtype="bfloat16"))
+    run = make_loss_and_gradient(model, mesh)
+    program = jax.make_jaxpr(run)(trainable, frozen, batch)
+    assert {x.dtype for x in program.out_avals} == {jnp.dtype("float32")}
+    types = {}
+    for equation in equations(program.jaxpr):
+        kinds = {str(x.aval.dtype) for x in equation.invars}
+        types.setdefault(equation.primitive.name, set()).update(kinds)
+    for name in ("exp", "log", "rsqrt", "reduce_max", "psum"):
+        assert types[name] <= {"float32"}, name
+    assert "bfloat16" in types["dot_general"]
+
+
+def test_what_suits_a_device():
+    config = ComputeConfig()
+    assert config.on("tpu").attention == "splash"
+    assert config.on("cpu").attention == "xla"
+    assert ComputeConfig(attention="xla").on("tpu").attention == "xla"
+    assert config.on("cpu").scan
+    assert not config.on("cpu", forward_only=True).scan
+    assert config.on("tpu", forward_only=True).scan

@@ -122,6 +122,19 @@ def put_tree(mesh: Mesh, tree: Any) -> Any:
     )
 
 
+def check_batch(mesh: Mesh, size: int) -> None:
+    """Makes sure that all devices can share a global batch.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if size % mesh.size:
+        raise UserError(
+            f"a batch of {size} videos cannot be shared by {mesh.size} devices; set "
+            f"config.batch_size to a multiple of {mesh.size}"
+        )
+
+
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """Places this process's share of a global batch, split over all devices.
 
@@ -129,12 +142,7 @@ def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         UserError: the batch does not divide over the devices.
     """
     sharding = NamedSharding(mesh, BATCH)
-    rows = len(next(iter(batch.values()))) * jax.process_count()
-    if rows % mesh.size:
-        raise UserError(
-            f"a batch of {rows} videos cannot be shared by {mesh.size} devices; set "
-            f"config.batch_size to a multiple of {mesh.size}"
-        )
+    check_batch(mesh, len(next(iter(batch.values()))) * jax.process_count())
     return {
         name: jax.make_array_from_process_local_data(sharding, value)
         for name, value in batch.items()

@@ -60,7 +60,7 @@ def store_frozen(frozen: Any, dtype: str) -> Any:
             return leaf
         if isinstance(leaf, jax.ShapeDtypeStruct):
             return jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype))
-        return leaf.astype(dtype)
+        return leaf.astype(jnp.dtype(dtype))
 
     return jax.tree_util.tree_map_with_path(one, frozen)
 

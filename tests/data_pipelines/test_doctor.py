@@ -141,7 +141,7 @@ def test_the_command_prints_json_alone(tmp_path):
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     found = json.loads(done.stdout)

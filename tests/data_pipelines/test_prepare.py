@@ -236,7 +236,7 @@ video_job.serve()
 def test_a_decoder_that_hangs_or_dies_takes_only_its_file(source, monkeypatch):
     custom_set(source, train=4)
     command = (sys.executable, "-c", WORKER)
-    monkeypatch.setattr(module, "Workers", lambda *_: Workers(2, 2.0, command))
+    monkeypatch.setattr(module, "Workers", lambda *_: Workers(2, 6.0, command))
     path = prepare(source)
     assert load_split(path, "train").video_ids == ["train3", "train2"]
     found = {line["video_id"]: line["status"] for line in report(path)["train"]}
@@ -296,7 +296,7 @@ def run(*arguments):
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

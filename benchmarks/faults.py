@@ -50,7 +50,7 @@ from vop_jax.run import Run
 from vop_jax.run_folder import RunFolder, read_metrics
 
 SPLITS = {"train": 48, "validation": 16, "test": 16}
-SAVE_EVERY, HEARTBEAT = 3, 10
+SAVE_EVERY, HEARTBEAT = 3, 30
 # A child that takes longer hangs.
 LIMIT = 300
 
@@ -422,7 +422,9 @@ def damage_and_restore(
         steps = sorted(int(x.name) for x in place.iterdir() if x.name.isdigit())
         files = sorted(x for x in (place / str(steps[-1])).rglob("*") if x.is_file())
         kind = source.choice(DAMAGES)
-        file = source.choice(files)
+        # Half of them by their size, which is where the arrays are.
+        sizes = [x.stat().st_size for x in files] if source.random() < 0.5 else None
+        file = source.choices(files, sizes)[0]
         damage(file, kind, source)
         outcome = _outcome(place, like, wanted, steps[-1])
         found[outcome] += 1

@@ -26,7 +26,8 @@ from vop_jax.sharding import MeshConfig, make_mesh
 ROOT = Path(__file__).parents[1]
 # Seconds; on two busy cores four processes take minutes to compile.
 LIMIT = 900
-HEARTBEAT = 10
+# Starved of a core for longer, a process counts as lost.
+HEARTBEAT = 60
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def values(tmp_path_factory):
     }
 
 
-def start(folder, values, count, devices, **changes):
+def start(folder, values, count, devices, heartbeat=HEARTBEAT, **changes):
     """Starts all processes of a run; their standard output is nobody's (gloo's)."""
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
@@ -145,7 +146,7 @@ def start(folder, values, count, devices, **changes):
             "index": index,
             "count": count,
             "coordinator": address,
-            "heartbeat": HEARTBEAT,
+            "heartbeat": heartbeat,
         }
         with (folder / f"{index}.log").open("w") as log:
             started.append(
@@ -213,12 +214,12 @@ def test_any_number_of_processes_and_devices_is_the_same_run(
 @pytest.mark.slow
 def test_the_survivor_of_a_lost_process_ends_with_one_line(values, tmp_path):
     folder = tmp_path / "lost"
-    started = start(folder, values, 2, 1, epochs=2000, save_every=10)
+    started = start(folder, values, 2, 1, 10, epochs=2000, save_every=10)
     wait_for_steps(folder, started)
     started[1].send_signal(signal.SIGKILL)
     killed = time.monotonic()
     assert started[0].wait(LIMIT) == PROCESS_LOST
-    assert time.monotonic() - killed < HEARTBEAT + 15
+    assert time.monotonic() - killed < 10 + 15
     started[1].wait()
     said = (folder / "0.log").read_text().splitlines()
     errors = [line for line in said if not line.startswith("training")]

@@ -186,7 +186,7 @@ from data_pipelines.terminal import quiet_libraries
 quiet_libraries()
 heavy = {"tensorflow", "transformers", "orbax", "jax", "tensorflow_datasets"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
-assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
+assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "4"
 from absl import logging as absl_logging
 import logging
 absl_logging.info("chatter")

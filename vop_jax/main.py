@@ -44,6 +44,8 @@ def run_main(given: Any) -> None:
     # Imported late, so that a typing mistake is answered without a wait.
     from vop_jax import processes
     from vop_jax.config import check_config
+    from vop_jax.job import run_job
+    from vop_jax.run_folder import RunFolder
 
     config = check_config(given.config.to_dict())
     processes.start(
@@ -55,13 +57,9 @@ def run_main(given: Any) -> None:
     set_main_process(processes.is_main())
     workdir = given.workdir or f"runs/{config.dataset}_{config.method}"
 
-    def run() -> None:
-        from vop_jax.job import run_job
-        from vop_jax.run_folder import RunFolder
-
-        run_job(config, RunFolder(workdir))
-
-    processes.end_together(run, given.heartbeat_seconds)
+    processes.end_together(
+        lambda: run_job(config, RunFolder(workdir)), given.heartbeat_seconds
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
+from jax._src.lib import utils
 from jax.experimental import multihost_utils
 
 from data_pipelines.errors import UserError
@@ -111,6 +112,8 @@ def _answer_aborts() -> None:
             )
         os._exit(PROCESS_LOST if _leaving is None else _leaving)
 
+    # Its page of C++ goes; importing TensorFlow sets this level too, so import it first.
+    utils.absl_set_min_log_level(4)
     global _on_abort
     _on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)
     libc = ctypes.CDLL(None)

@@ -44,10 +44,12 @@ def run_main(given: Any) -> None:
     # Imported late, so that a typing mistake is answered without a wait.
     from vop_jax import processes
     from vop_jax.config import check_config
+
+    config = check_config(given.config.to_dict())
+    # Before the processes are joined, see `processes.start`.
     from vop_jax.job import run_job
     from vop_jax.run_folder import RunFolder
 
-    config = check_config(given.config.to_dict())
     processes.start(
         given.coordinator,
         given.process_count,
@@ -56,7 +58,6 @@ def run_main(given: Any) -> None:
     )
     set_main_process(processes.is_main())
     workdir = given.workdir or f"runs/{config.dataset}_{config.method}"
-
     processes.end_together(
         lambda: run_job(config, RunFolder(workdir)), given.heartbeat_seconds
     )

@@ -40,8 +40,9 @@ def start(
 ) -> None:
     """Joins this process to its run; does nothing where it is the only one.
 
-    Call before anything that needs a device. Without arguments the cluster is found by
-    JAX itself (Cloud TPU, GKE, SLURM, Open MPI).
+    Call before anything that needs a device, and after importing TensorFlow, which
+    would bring the messages of a lost process back. Without arguments the cluster is
+    found by JAX itself (Cloud TPU, GKE, SLURM, Open MPI).
 
     Args:
         coordinator: host:port of process 0.
@@ -112,7 +113,8 @@ def _answer_aborts() -> None:
             )
         os._exit(PROCESS_LOST if _leaving is None else _leaving)
 
-    # Its page of C++ goes; importing TensorFlow sets this level too, so import it first.
+    # Without its page of C++. TensorFlow sets the level when it is imported, so this
+    # has to come after.
     utils.absl_set_min_log_level(4)
     global _on_abort
     _on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)

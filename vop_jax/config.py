@@ -29,7 +29,7 @@ from vop_jax.towers import ATTENTIONS, ComputeConfig
 # is kept of it.
 FREE_FIELDS = (
     *("mesh.data", "mesh.fsdp", "data_dir", "log_every", "keep_checkpoints"),
-    *("step_timeout", "profile_steps", "evaluation_batch_size"),
+    *("step_timeout", "profile_steps", "evaluation_batch_size", "memory_gb"),
 )
 SHORT_FORM = ("method", "dataset", "backbone")
 T = TypeVar("T")

@@ -130,8 +130,8 @@ def test_odd_batches_compile_nothing_anew(model):
     frames, ids = inputs(19)
     video, text = model.encode_videos(frames, 8), model.encode_texts(ids)
     compiled = (
-        model._embedder._videos._cache_size(),
-        model._embedder._texts._cache_size(),
+        model._embedder.embed_videos._cache_size(),
+        model._embedder.embed_texts._cache_size(),
     )
     for count in (1, 2, 3, 5, 7, 11):
         some = model.encode_videos(frames[:count], 8)
@@ -139,7 +139,7 @@ def test_odd_batches_compile_nothing_anew(model):
         np.testing.assert_allclose(
             model.encode_texts(ids[:count]), text[:count], atol=1e-5
         )
-    more = model._embedder._videos._cache_size() - compiled[0]
+    more = model._embedder.embed_videos._cache_size() - compiled[0]
     # Eight devices take a multiple of eight: one shape.
     assert more == 0
     assert model.encode_videos(frames[:0]).shape == (0, 64)

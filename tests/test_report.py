@@ -70,6 +70,7 @@ def test_metrics_are_dropped_behind_the_step_of_a_resume(tmp_path):
     folder.metrics.write_text(folder.metrics.read_text() + '{"step": 6, "lo')
     MetricsWriter(folder, 3).close()
     lines = list(read_metrics(folder))
-    assert [line["step"] for line in lines] == [1, 2, 3]
-    assert lines[1]["loss"] is None
+    # The first one says when the run was started.
+    assert [line["step"] for line in lines] == [0, 1, 2, 3]
+    assert lines[2]["loss"] is None
     assert json.loads(folder.metrics.read_text().splitlines()[0]) == lines[0]

@@ -273,9 +273,7 @@ def test_a_hang_ends_with_the_stacks_and_a_status():
     )
     assert done.returncode == STALLED
     assert "a_step_that_hangs" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith(
-        "error: no step was finished for 3"
-    )
+    assert done.stderr.splitlines()[-1].startswith("error: no step was finished for 3")
     assert watchdog.STALLED == 124
 
 

@@ -305,7 +305,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", place], check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_full_disk_is_one_line_and_loses_nothing(
     shared, unbroken, small_disk, monkeypatch
 ):

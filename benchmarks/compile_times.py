@@ -16,7 +16,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks.machine import cpu_name
+from benchmarks.report import machine, publish
 
 
 def work(size: str, scan: bool) -> None:
@@ -72,16 +72,13 @@ def main() -> None:
         work(given.size, bool(given.work))
         return
     report = {
-        "machine": {"cpu": cpu_name(), "cores": os.cpu_count()},
+        "machine": machine(),
         "versions": {"jax": metadata.version("jax")},
         "size": given.size,
         "loop": measure(given.size, scan=True),
         "one after another": measure(given.size, scan=False),
     }
-    text = json.dumps(report, indent=1)
-    print(text)
-    if given.output:
-        given.output.write_text(text + "\n")
+    publish(report, given.output)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ out one after another, nothing compiled and nothing run.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks.report import publish
 from vop_jax.dual_encoder import DualEncoder
 from vop_jax.flops import count_flops
 from vop_jax.methods import METHODS, select, trained_mask
@@ -65,10 +65,7 @@ def main() -> None:
         },
         "gflop": {name: count(name) for name in METHODS},
     }
-    text = json.dumps(report, indent=1)
-    print(text)
-    if given.output:
-        given.output.write_text(text + "\n")
+    publish(report, given.output)
 
 
 if __name__ == "__main__":

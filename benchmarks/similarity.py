@@ -6,15 +6,13 @@ Random unit features of 512 numbers, as many texts as videos, both directions.
 """
 
 import argparse
-import json
-import os
 import resource
 import time
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import cpu_name
+from benchmarks.report import machine, publish
 from vop_jax.metrics import retrieval_metrics
 from vop_jax.similarity import Similarity
 
@@ -49,14 +47,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     report = {
-        "machine": {"cpu": cpu_name(), "cores": os.cpu_count()},
+        "machine": machine(),
         "versions": {"numpy": np.__version__},
         "sizes": [measure(int(size)) for size in given.sizes.split(",")],
     }
-    text = json.dumps(report, indent=1)
-    print(text)
-    if given.output:
-        given.output.write_text(text + "\n")
+    publish(report, given.output)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import cpu_name
+from benchmarks.report import machine
 
 BATCH, FRAMES, PROMPTS, SEED = 4, 12, 8, 0
 RATE, DECAY = 1e-3, 0.2
@@ -247,7 +247,7 @@ def compare(rounds: int, folder: Path) -> dict:
     """Runs both sides in turns."""
     workers = {name: Worker(name) for name in SIDES}
     report = {
-        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": 2},
+        "machine": machine() | {"threads": 2},
         "versions": {name: metadata.version(name) for name in ("jax", "torch")},
         "setting": {"backbone": "vit_b32", "batch": BATCH, "frames": FRAMES},
         "rounds": rounds,
@@ -301,10 +301,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         report = compare(arguments.rounds, Path(folder))
-    text = json.dumps(report, indent=1)
-    print(text)
-    if arguments.output:
-        arguments.output.write_text(text + "\n")
+    publish(report, arguments.output)
 
 
 if __name__ == "__main__":

@@ -33,3 +33,15 @@ class Parser(argparse.ArgumentParser):
             UserError: always.
         """
         raise UserError(f"{message}; see --help")
+
+
+def check_positive(flags: argparse.Namespace, *names: str) -> None:
+    """Makes sure that numbers are positive where they are given.
+
+    Raises:
+        UserError: one is not.
+    """
+    for name in names:
+        value = getattr(flags, name)
+        if value is not None and value <= 0:
+            raise UserError(f"--{name} is {value}; it must be positive")

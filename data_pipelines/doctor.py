@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.annotations import Annotations, Video
-from data_pipelines.arguments import Parser
+from data_pipelines.arguments import Parser, check_positive
 from data_pipelines.captions import too_long
 from data_pipelines.datasets import DATASETS, Dataset, find_dataset
 from data_pipelines.errors import UserError, command
@@ -217,10 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--max_megabytes", type=int, default=4096, help="what one file may have")
     add("--json", action="store_true", help="print JSON instead of a table")
     flags = parser.parse_args(arguments)
-    for name in ("num_frames", "tokens", "workers", "seconds", "max_megabytes"):
-        value = getattr(flags, name)
-        if value is not None and value <= 0:
-            raise UserError(f"--{name} is {value}; it must be positive")
+    check_positive(flags, "num_frames", "tokens", "workers", "seconds", "max_megabytes")
     quiet_libraries()
     findings = diagnose(
         flags.dataset,

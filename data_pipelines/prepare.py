@@ -26,7 +26,7 @@ from pathlib import Path
 
 from etils import epath
 
-from data_pipelines.arguments import Parser
+from data_pipelines.arguments import Parser, check_positive
 from data_pipelines.beam_jobs import run_jobs_on
 from data_pipelines.datasets import DATASETS, find_dataset
 from data_pipelines.errors import UserError, command
@@ -214,10 +214,9 @@ def main() -> None:
     flags, others = parser.parse_known_args()
     if others and not flags.runner:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
-    for name in ("num_frames", "image_size", "workers", "seconds", "max_megabytes"):
-        value = getattr(flags, name)
-        if value is not None and value <= 0:
-            raise UserError(f"--{name} is {value}; it must be positive")
+    check_positive(
+        flags, "num_frames", "image_size", "workers", "seconds", "max_megabytes"
+    )
     quiet_libraries()
     path = prepare(
         flags.dataset,

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
-from jax._src.lib import utils
+from jax._src.lib import utils  # pyright: ignore[reportPrivateImportUsage]
 from jax.experimental import multihost_utils
 
 from data_pipelines.errors import UserError

@@ -22,7 +22,7 @@ from vop_jax.embedder import Embedder, score
 from vop_jax.methods import count_trained, select, trained_leaves, trained_mask
 from vop_jax.processes import main_first
 from vop_jax.run_folder import RunFolder
-from vop_jax.sharding import make_mesh, put_tree
+from vop_jax.sharding import check_batch, make_mesh, put_tree
 from vop_jax.tokenizer import load_tokenizer
 from vop_jax.train_step import store_frozen
 
@@ -56,8 +56,11 @@ def find_prepared(
     if row.rendered:
         # One process renders, unless that has been done; the others wait for it.
         main_first(
-            lambda: prepare(
-                dataset, data_dir, num_frames=num_frames, image_size=image_size
+            lambda: (
+                path.is_dir()
+                or prepare(
+                    dataset, data_dir, num_frames=num_frames, image_size=image_size
+                )
             )
         )
     if path.is_dir():
@@ -218,11 +221,7 @@ class Run:
             UserError: too few videos, or a batch that does not divide.
         """
         config = self.config
-        if config.batch_size % self.mesh.size:
-            raise UserError(
-                f"config.batch_size is {config.batch_size}, which does not divide over "
-                f"{self.mesh.size} devices"
-            )
+        check_batch(self.mesh, config.batch_size)
         return TrainFeed(
             self.data.splits["train"],
             self.data.ids["train"],

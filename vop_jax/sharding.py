@@ -130,7 +130,7 @@ def check_batch(mesh: Mesh, size: int) -> None:
     """
     if size % mesh.size:
         raise UserError(
-            f"a batch of {size} videos cannot be shared by {mesh.size} devices; set "
+            f"a batch of {size} videos does not divide over {mesh.size} devices; set "
             f"config.batch_size to a multiple of {mesh.size}"
         )
 

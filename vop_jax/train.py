@@ -86,11 +86,12 @@ def train(run: Run) -> Any:
     )
     with contextlib.ExitStack() as stack:
         stack.callback(checkpoints.close)
-        progress = _Progress(_origin(run))
+        origin = _origin(run)
+        progress = _Progress(origin)
         restored = checkpoints.restore(like)
         if restored is not None:
             state = restored.state
-            progress = _Progress.of(restored, _origin(run), folder.checkpoints)
+            progress = _Progress.of(restored, origin, folder.checkpoints)
             say(f"going on from the checkpoint of step {restored.step} of {steps}")
         writer = None
         if is_main():

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import av
-import cv2
+import cv2  # pyright: ignore[reportMissingImports]
 import numpy as np
 
 from data_pipelines.frames import decode_uniform, resize_and_crop, uniform_indices
@@ -70,6 +70,7 @@ def encode(path: Path, frames: np.ndarray, group: str) -> None:
     codec, options, gop, between = GROUPS[group]
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)
+        assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt, stream.gop_size = "yuv420p", gop
         stream.codec_context.max_b_frames = between

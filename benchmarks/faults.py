@@ -199,7 +199,8 @@ def damage_and_restore(
     whole = campaign.work / "reference" / "checkpoints"
     place = campaign.work / "damaged_run" / "checkpoints"
     source = random.Random(seed)
-    found = dict.fromkeys(("newest", "fell_back", "refused", "silently_wrong"), 0)
+    outcomes = ("newest", "fell_back", "refused", "silently_wrong")
+    found: dict[str, int] = dict.fromkeys(outcomes, 0)
     kinds: dict[str, int] = {}
     for _ in range(count):
         shutil.rmtree(place.parent, ignore_errors=True)

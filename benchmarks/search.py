@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines.arguments import Parser
-from data_pipelines.demo.builder import VIDEO_SIZE, write_video
+from data_pipelines.demo.annotations import VIDEO_SIZE
 from data_pipelines.demo.clip import ClipSpec, render_clip
 from data_pipelines.demo.drawing import COLOURS
+from data_pipelines.demo.video_file import write_video
 from data_pipelines.demo.world import sample_clips
 from data_pipelines.errors import UserError, command
 from data_pipelines.terminal import progress, quiet_libraries, table

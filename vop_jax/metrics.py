@@ -22,7 +22,7 @@ _BLOCK = 1 << 18
 
 
 def retrieval_metrics(
-    similarity: Float[np.ndarray, "T V"],
+    similarity: Float[np.ndarray, "T V"] | Similarity,
     video_of_text: Int[np.ndarray, "T"] | None = None,
     ties: str = "mean",
 ) -> dict[str, dict[str, float]]:
@@ -62,7 +62,7 @@ def retrieval_metrics(
 
 
 def ranks(
-    similarity: Float[np.ndarray, "T V"],
+    similarity: Float[np.ndarray, "T V"] | Similarity,
     video_of_text: Int[np.ndarray, "T"] | None = None,
     ties: str = "mean",
 ) -> Float[np.ndarray, "Q"]:

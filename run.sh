@@ -45,9 +45,6 @@ install() {
   echo "installed in $((SECONDS - started)) s" >&2
 }
 
-# A step's temporaries are allocated anew each time; in large pages, touching them costs
-# the system less (a third of the demo's CPU time; Linux with glibc, elsewhere ignored).
-export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 requirements=${REQUIREMENTS:-requirements.txt}
 if [ ! -f "$requirements" ]; then
   echo "error: $requirements does not exist; set REQUIREMENTS to one of requirements*.txt" >&2

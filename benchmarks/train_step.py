@@ -3,8 +3,11 @@
     python -m benchmarks.train_step [--rounds=9] [--output=FILE]
 
 ViT-B/32, 12 frames, 4 videos, float32, two threads, the same random weights, the same
-batch. Each side lives in a process of its own; they take turns, and the other one is
+batch. Each side lives in a process of its own; they take turns, and the others are
 idle meanwhile. CPU and wall seconds are of the process that works.
+
+This project's commands have the C library keep freed memory (`vop_jax.freed_memory`),
+and so does our side here. PyTorch runs twice: as it comes, and with the same setting.
 """
 
 import argparse
@@ -21,10 +24,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import machine, publish
+from vop_jax.freed_memory import keep_freed_memory
+from vop_jax.startup import start_up
 
 BATCH, FRAMES, PROMPTS, SEED = 4, 12, 8, 0
 RATE, DECAY = 1e-3, 0.2
-SIDES = ("jax", "torch")
+SIDES = ("jax", "torch", "torch_kept")
 
 
 def problem():
@@ -59,6 +64,7 @@ class JaxSide:
     """This project's own step, compiled as it is for a run."""
 
     def __init__(self):
+        start_up()
         import jax
 
         from data_pipelines.buckets import bucket_length
@@ -126,7 +132,9 @@ class JaxSide:
 class TorchSide:
     """The plain step."""
 
-    def __init__(self):
+    def __init__(self, kept: bool):
+        if kept:
+            keep_freed_memory()
         import torch
 
         from benchmarks.plain_vop import PlainVop, load
@@ -176,7 +184,7 @@ class TorchSide:
 
 def work(name: str) -> None:
     """Answers, on standard output, each request that comes on standard input."""
-    side = {"jax": JaxSide, "torch": TorchSide}[name]()
+    side = JaxSide() if name == "jax" else TorchSide(name == "torch_kept")
     print("{}", flush=True)
     for line in sys.stdin:
         request, argument = json.loads(line)
@@ -233,9 +241,9 @@ class Worker:
 def differences(workers, folder: Path) -> dict[str, float]:
     """Largest difference of features; relative difference of gradients."""
     found = {}
-    for name, worker in workers.items():
-        worker.ask("outputs", str(folder / f"{name}.npz"))
-    ours, theirs = (np.load(folder / f"{name}.npz") for name in SIDES)
+    for name in SIDES[:2]:
+        workers[name].ask("outputs", str(folder / f"{name}.npz"))
+    ours, theirs = (np.load(folder / f"{name}.npz") for name in SIDES[:2])
     for key in ours:
         difference = ours[key] - theirs[key]
         if "prompts" in key:
@@ -259,7 +267,7 @@ def compare(rounds: int, folder: Path) -> dict:
         taken = {name: {"wall": [], "cpu": [], "loss": []} for name in SIDES}
         for number in range(rounds + 1):
             # Who begins changes, so that neither always finds the warmer machine.
-            for name in SIDES if number % 2 else SIDES[::-1]:
+            for name in SIDES if number % 2 else reversed(SIDES):
                 answer = workers[name].ask(request)
                 # The first of each compiles and warms up.
                 if number:
@@ -268,12 +276,15 @@ def compare(rounds: int, folder: Path) -> dict:
         report[request] = {
             kind: {
                 **{name: statistics.median(taken[name][kind]) for name in SIDES},
-                "ratio": statistics.median(
-                    a / b
-                    for a, b in zip(
-                        taken["jax"][kind], taken["torch"][kind], strict=True
+                **{
+                    f"ratio_to_{name}": statistics.median(
+                        a / b
+                        for a, b in zip(
+                            taken["jax"][kind], taken[name][kind], strict=True
+                        )
                     )
-                ),
+                    for name in SIDES[1:]
+                },
             }
             for kind in ("cpu", "wall")
         }

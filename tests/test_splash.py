@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vop_jax import splash
-from vop_jax.layers import attend
+from vop_jax.attention import attend
 
 
 def draw(*shape):

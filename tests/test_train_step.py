@@ -257,6 +257,3 @@ def test_what_suits_a_device():
     assert config.on("tpu").attention == "splash"
     assert config.on("cpu").attention == "xla"
     assert ComputeConfig(attention="xla").on("tpu").attention == "xla"
-    assert config.on("cpu").scan
-    assert not config.on("cpu", forward_only=True).scan
-    assert config.on("tpu", forward_only=True).scan

@@ -15,8 +15,8 @@ from typing import Any
 
 from data_pipelines.arguments import Parser
 from data_pipelines.errors import UserError, command
-from data_pipelines.terminal import quiet_libraries, say
-from vop_jax.compile_cache import keep_programs
+from data_pipelines.terminal import say
+from vop_jax.startup import start_up
 from vop_jax.studies import STUDIES, find_study
 
 
@@ -49,8 +49,7 @@ def main() -> int:
     for name in ("epochs", "search_epochs"):
         if (getattr(flags, name) or 0) < 0:
             raise UserError(f"--{name} must not be negative")
-    quiet_libraries()
-    keep_programs()
+    start_up()
     find_study(flags.study)
     # Imported late, so that a typing mistake is answered without a wait.
     from vop_jax.ablation import Ablation

@@ -9,8 +9,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from data_pipelines.errors import UserError, command
-from data_pipelines.terminal import quiet_libraries
-from vop_jax.compile_cache import keep_programs
+from vop_jax.startup import start_up
 
 
 def run_command(
@@ -30,8 +29,7 @@ def run_command(
             can be imported beside each other.
         config_needed: whether a command without `--config` is a mistake.
     """
-    quiet_libraries()
-    keep_programs()
+    start_up()
     config_flags.DEFINE_config_file(
         "config",
         None,

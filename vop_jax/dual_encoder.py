@@ -32,10 +32,9 @@ class DualEncoder(nn.Module):
     compute: ComputeConfig = ComputeConfig()
     renormalize_video: bool = False
 
-    def on(self, platform: str, *, forward_only: bool = False) -> "DualEncoder":
+    def on(self, platform: str) -> "DualEncoder":
         """The same, computed as suits the devices; see `ComputeConfig.on`."""
-        compute = self.compute.on(platform, forward_only=forward_only)
-        return self.clone(compute=compute)
+        return self.clone(compute=self.compute.on(platform))
 
     def setup(self):
         """Declares the parts."""

@@ -34,7 +34,7 @@ class Embedder:
     """
 
     def __init__(self, model: DualEncoder, mesh: Mesh, frame: int | None = None):
-        model = model.on(mesh.devices.flat[0].platform, forward_only=True)
+        model = model.on(mesh.devices.flat[0].platform)
         self._mesh, self._embedding = mesh, model.size.embedding
         self._batch_multiple = mesh.size
         cut = slice(None) if frame is None else slice(frame, frame + 1 or None)

@@ -24,12 +24,12 @@ from data_pipelines.arguments import Parser
 from data_pipelines.datasets import DATASETS, find_dataset
 from data_pipelines.errors import UserError, command
 from data_pipelines.provenance import left_out, warn_of_difference
-from data_pipelines.terminal import quiet_libraries, say, warn
-from vop_jax.compile_cache import keep_programs
+from data_pipelines.terminal import say, warn
 from vop_jax.evaluation import Evaluation
 from vop_jax.metrics import TIES, retrieval_metrics
 from vop_jax.run_folder import RunFolder, write_atomically
 from vop_jax.similarity import similarity_of
+from vop_jax.startup import start_up
 
 # Which flags go with which of the two inputs.
 _MATRIX_FLAGS = ("video_of_text", "bank", "video_bank")
@@ -261,8 +261,7 @@ def model_evaluation(given: argparse.Namespace) -> Evaluation:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the flags, scores and writes."""
     given = _parse(arguments)
-    quiet_libraries()
-    keep_programs()
+    start_up()
     build = matrix_evaluation if given.checkpoint is None else model_evaluation
     evaluation = build(given)
     if given.similarity_out:

@@ -14,72 +14,35 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from vop_jax.attention import attend
 from vop_jax.remat import keep
 from vop_jax.sizes import TowerSize
 from vop_jax.splash import pays, splash_attend
 
+
+def _known_slope(
+    function: Callable[[Array], Array], slope: Callable[[Array], Array]
+) -> Callable[[Array], Array]:
+    """A function that keeps its slope alone for the way back, not what makes it up."""
+    known = jax.custom_jvp(function)
+    known.defjvp(lambda x, dx: (function(*x), slope(*x) * dx[0]))
+    return known
+
+
+def _quick_gelu_slope(x: Array) -> Array:
+    gate = jax.nn.sigmoid(1.702 * x)
+    return gate * (1 + 1.702 * x * (1 - gate))
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "quick_gelu": _known_slope(
+        lambda x: x * jax.nn.sigmoid(1.702 * x), _quick_gelu_slope
+    ),
+    "gelu": _known_slope(
+        lambda x: jax.nn.gelu(x, approximate=False),
+        lambda x: jax.scipy.stats.norm.cdf(x) + x * jax.scipy.stats.norm.pdf(x),
+    ),
 }
-
-# Scores and values of a group of keys by its number of axes: one set of prompts for
-# all (p h d), one per group of tokens (g p h d), one per sequence (b g p h d, which is
-# also how the tokens themselves come).
-_SCORES = {
-    3: "bgrhd,phd->bghrp",
-    4: "bgrhd,gphd->bghrp",
-    5: "bgrhd,bgphd->bghrp",
-}
-_VALUES = {
-    3: "bghrp,phd->bgrhd",
-    4: "bghrp,gphd->bgrhd",
-    5: "bghrp,bgphd->bgrhd",
-}
-
-
-def attend(
-    query: Float[Array, "B G R H d"],
-    keys: Sequence[Array],
-    values: Sequence[Array],
-    mask: Bool[Array, "#B #G #H #R S"] | None = None,
-) -> Float[Array, "B G R H d"]:
-    """Softmax attention over several groups of keys with one normaliser.
-
-    Each group is scored apart in its own shape, so that prompts shared by a whole batch
-    are neither copied per sequence nor concatenated to the tokens.
-
-    Args:
-        query: already scaled by 1/sqrt(d).
-        keys: the tokens' keys `[B, G, S, H, d]` first, then the prompts' as
-            `[P, H, d]`, `[G, P, H, d]` or `[B, G, P, H, d]`.
-        values: of the same shapes.
-        mask: which of the tokens (not prompts) a row may see; None means all.
-    """
-    scores = [
-        jnp.einsum(_SCORES[key.ndim], query, key, preferred_element_type=jnp.float32)
-        for key in keys
-    ]
-    if mask is not None:
-        scores[0] = jnp.where(mask, scores[0], -jnp.inf)
-    # Subtracting the maximum changes nothing but the range, so no gradient flows.
-    top = jax.lax.stop_gradient(scores[0].max(-1, keepdims=True))
-    for group in scores[1:]:
-        top = jnp.maximum(top, jax.lax.stop_gradient(group.max(-1, keepdims=True)))
-    weights = [jnp.exp(group - top) for group in scores]
-    total = sum(group.sum(-1) for group in weights)
-    mixed = sum(
-        jnp.einsum(
-            _VALUES[value.ndim],
-            group.astype(value.dtype),
-            value,
-            preferred_element_type=jnp.float32,
-        )
-        for group, value in zip(weights, values, strict=True)
-    )
-    # [B, G, H, R] -> [B, G, R, H, 1]
-    normaliser = jnp.moveaxis(jnp.asarray(total), 2, 3)[..., None]
-    return (mixed / normaliser).astype(query.dtype)
 
 
 class Attention(nn.Module):

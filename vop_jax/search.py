@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 from data_pipelines.arguments import Parser
 from data_pipelines.errors import UserError, command
-from data_pipelines.terminal import quiet_libraries, say, table
-from vop_jax.compile_cache import keep_programs
+from data_pipelines.terminal import say, table
 from vop_jax.run_folder import write_atomically
+from vop_jax.startup import start_up
 
 if TYPE_CHECKING:
     from vop_jax.model import Model
@@ -223,8 +223,7 @@ def _parse() -> argparse.Namespace:
 def main() -> int:
     """Parses the flags and runs the command."""
     flags = _parse()
-    quiet_libraries()
-    keep_programs()
+    start_up()
     try:
         return flags.run(flags)
     except KeyboardInterrupt:

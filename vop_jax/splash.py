@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vop_jax.attention import joined
+
 # Below this the scores are small, and XLA's own attention moves fewer bytes.
 SHORTEST = 512
 _LANES = 128
@@ -29,7 +31,7 @@ def splash_attend(
     *,
     interpret: bool = False,
 ) -> Float[Array, "B 1 R H d"]:
-    """As `vop_jax.layers.attend` of one group of tokens and without a mask.
+    """As `vop_jax.attention.attend` of one group of tokens and without a mask.
 
     Args:
         query: already scaled.
@@ -41,15 +43,7 @@ def splash_attend(
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     batch, _, rows, heads, _ = query.shape
-
-    def joined(groups: Sequence[Array]) -> Float[Array, "B H S d"]:
-        whole = [
-            jnp.broadcast_to(x, (batch, *x.shape[-3:])) if x.ndim < 5 else x[:, 0]
-            for x in groups
-        ]
-        return jnp.concatenate(whole, axis=1).swapaxes(1, 2)
-
-    key, value = joined(keys), joined(values)
+    key, value = (joined(parts, batch, 1)[:, 0] for parts in (keys, values))
     count = key.shape[2]
     q_block, q_length = _blocks(rows)
     kv_block, kv_length = _blocks(count)

@@ -53,7 +53,11 @@ def kills(campaign: Campaign, wanted: dict[int, str], count: int) -> dict[str, A
             child = campaign.start(name)
             if not campaign.interrupt(child, name, signal.SIGKILL):
                 break
-            assert finish(child) == -signal.SIGKILL
+            status = finish(child)
+            if status == 0:
+                # It ended in the moment between the last look and the signal.
+                break
+            assert status == -signal.SIGKILL, status
             done += 1
             lost.append(campaign.lost(name))
         # What is left of the run, unhindered.
@@ -119,8 +123,11 @@ def pairs(campaign: Campaign, count: int) -> dict[str, Any]:
                 finish(children[1 - victim])
                 break
             killed = time.monotonic()
-            finish(children[victim])
-            statuses.append(finish(children[1 - victim]))
+            ended = finish(children[victim])
+            survivor = finish(children[1 - victim])
+            if ended == 0:
+                break
+            statuses.append(survivor)
             waits.append(time.monotonic() - killed)
             done += 1
             lost.append(campaign.lost(name))

@@ -208,7 +208,8 @@ def test_another_backbone_and_other_data_are_refused(shared, unbroken):
 @pytest.mark.slow
 def test_what_changes_no_result_may_change_when_a_run_goes_on(shared, unbroken):
     folder = shared.folder.path
-    run = run_of(shared, folder, mesh__fsdp=2, profile_steps="1:2", log_every=3)
+    changed = {"mesh__fsdp": 2, "profile_steps": "1:2", "compute__remat": "full"}
+    run = run_of(shared, folder, log_every=3, **changed)
     for ours, theirs in zip(arrays_of(train.train(run)), unbroken, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(UserError, match="seed is 0 there and 1 here"):

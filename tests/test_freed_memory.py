@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from vop_jax.freed_memory import is_cpu_alone
+
 # Counts the pages that a thread's second large block touches for the first time.
 PROGRAM = """
 import resource, sys, threading
@@ -42,3 +44,23 @@ def test_a_second_block_costs_no_page_faults(monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     assert faults("kept") < 100
     assert faults("as it comes") > 1000
+
+
+@pytest.mark.parametrize(
+    ("platforms", "installed", "alone"),
+    [
+        ("cpu", ["libtpu"], True),
+        ("cuda,cpu", [], False),
+        (None, [], True),
+        (None, ["libtpu"], False),
+        (None, ["jax_plugins"], False),
+    ],
+)
+def test_an_accelerator_s_host_is_left_alone(monkeypatch, platforms, installed, alone):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    if platforms:
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: name if name in installed else None
+    )
+    assert is_cpu_alone() is alone

@@ -30,6 +30,8 @@ from vop_jax.towers import ATTENTIONS, ComputeConfig
 FREE_FIELDS = (
     *("mesh.data", "mesh.fsdp", "data_dir", "log_every", "keep_checkpoints"),
     *("step_timeout", "profile_steps", "evaluation_batch_size", "memory_gb"),
+    *("micro_batch", "loss_chunk"),
+    *("compute.scan", "compute.remat", "compute.attention"),
 )
 SHORT_FORM = ("method", "dataset", "backbone")
 T = TypeVar("T")

@@ -2,11 +2,12 @@
 
 from data_pipelines.terminal import quiet_libraries
 from vop_jax.compile_cache import keep_programs
-from vop_jax.freed_memory import keep_freed_memory
+from vop_jax.freed_memory import is_cpu_alone, keep_freed_memory
 
 
 def start_up() -> None:
-    """Quiets the libraries, keeps compiled programs and freed memory."""
+    """Quiets the libraries, keeps compiled programs and on a CPU freed memory."""
     quiet_libraries()
     keep_programs()
-    keep_freed_memory()
+    if is_cpu_alone():
+        keep_freed_memory()

@@ -84,7 +84,9 @@ def test_forward(base, reference):
 
 
 @pytest.mark.parametrize(
-    ("method", "bar"), [("vop_p", 1.01), ("vop_f", 1.05), ("vop_c", 1.08)]
+    # The way back scores anew, which among all frames of a video is half a hundredth.
+    ("method", "bar"),
+    [("vop_p", 1.01), ("vop_f", 1.055), ("vop_c", 1.08)],
 )
 def test_what_the_other_prompts_cost(base, method, bar, monkeypatch):
     # The recurrence is a loop as well; written out, every frame of it is counted.

@@ -241,9 +241,12 @@ class Worker:
 def differences(workers, folder: Path) -> dict[str, float]:
     """Largest difference of features; relative difference of gradients."""
     found = {}
-    for name in SIDES[:2]:
-        workers[name].ask("outputs", str(folder / f"{name}.npz"))
-    ours, theirs = (np.load(folder / f"{name}.npz") for name in SIDES[:2])
+    outputs = []
+    for name in ("jax", "torch"):
+        file = folder / f"{name}.npz"
+        workers[name].ask("outputs", str(file))
+        outputs.append(np.load(file))
+    ours, theirs = outputs
     for key in ours:
         difference = ours[key] - theirs[key]
         if "prompts" in key:

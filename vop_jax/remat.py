@@ -16,8 +16,9 @@ def _all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
     return primitive is not jax.lax.all_gather_p
 
 
-# Name -> which intermediate results are kept. `none` repeats nothing but the gathering
-# of weights that are split over devices: keeping them would put them together for good.
+# Name -> which intermediate results are kept. `none` repeats nothing but attention's
+# weights, which `attention` never keeps, and the gathering of parameters that are split
+# over devices: keeping them would put them together for good.
 POLICIES: dict[str, Callable[..., bool]] = {
     "none": _all_but_gathered,
     "lean": jax.checkpoint_policies.save_only_these_names(*_LEAN),

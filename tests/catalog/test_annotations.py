@@ -1,13 +1,15 @@
 """Annotation files as published, at their published size, and broken ones."""
 
 import json
+import os
 import pickle
+import time
 
 import published
 import pytest
 
-from data_pipelines.datasets import DATASETS
-from data_pipelines.errors import UserError
+from data_pipelines.catalog.table import DATASETS
+from data_pipelines.console.errors import UserError
 
 
 def read(name, folder):
@@ -123,6 +125,9 @@ def broken(name, file, content, says):
 
 NUMBER = {"sentences": [{"video_id": "video0", "caption": 5}]}
 NO_KEY = {"sentences": [{"video_id": "video0"}]}
+DOUBLED = "{" + "".join(f'"{i}": [], ' for i in range(100_000)) + '"99999": []}'
+MANY = [1] * 10**6
+LONG = {"sentences": [{"video_id": "video0", "caption": "a" * 10**6}]}
 DATA, TRAIN = "MSRVTT_data.json", "MSRVTT_train.9k.csv"
 
 
@@ -135,8 +140,8 @@ DATA, TRAIN = "MSRVTT_data.json", "MSRVTT_train.9k.csv"
         broken("msrvtt_9k", DATA, '{"sentences": 3}', "sentences is 3; .* a list"),
         broken("msrvtt_9k", DATA, json.dumps(NO_KEY), r"\[0\] lacks the key 'caption'"),
         broken("msrvtt_9k", DATA, json.dumps(NUMBER), "caption is 5; .* a string"),
-        broken("msrvtt_9k", DATA, '{"sentences": [{', "is no JSON .*line 1 column"),
-        broken("msrvtt_9k", DATA, "[" * 100_000, "nested too deeply|no JSON"),
+        broken("msrvtt_9k", DATA, '{"sentences": [{', "is not JSON .*line 1 column"),
+        broken("msrvtt_9k", DATA, "[" * 100_000, "nested too deeply|not JSON|brackets"),
         broken("msrvtt_9k", DATA, b'{"a": "\xe4"}', "is not UTF-8"),
         broken("msrvtt_9k", DATA, '{"sentences": []}', "the train split has no video"),
         broken("msrvtt_9k", TRAIN, "id\nvideo0\n", "header lacks video_id; it is id"),
@@ -149,12 +154,27 @@ DATA, TRAIN = "MSRVTT_data.json", "MSRVTT_train.9k.csv"
         broken("activitynet", "train_ids.json", "{}", "must be a list"),
         broken("activitynet", "train_ids.json", "[1]", r"\[0\] is 1; .* a string"),
         broken("activitynet", "val_1.json", '{"v": {}}', "'v' lacks the key"),
-        broken("activitynet", "val_1.json", '{"v": 1, "v": 2}', "'v' is there twice"),
+        broken("activitynet", "val_1.json", '{"v": 1, "v": 2}', "'v' appears twice"),
         broken("lsmdc", "LSMDC16_annos_val.csv", "a\tb\tc", "line 1: 3 fields .* tabs"),
         broken("lsmdc", "LSMDC16_annos_val.csv", "a b c d e f", "1 fields instead"),
         broken("msvd", "captions_msvd.json", '{"a": "b"}', "'a' is \"b\"; .* a list"),
         broken("msvd", "captions_msvd.json", '{"a": ["\\ud800"]}', "surrogate"),
-        broken("vatex", "ref_captions.json", '{"a": [], "a": []}', "there twice"),
+        broken("vatex", "ref_captions.json", '{"a": [], "a": []}', "appears twice"),
+        broken("vatex", "ref_captions.json", DOUBLED, "'99999' appears twice"),
+        broken("vatex", "ref_captions.json", '{"a": NaN}', "NaN is out of range"),
+        broken("vatex", "ref_captions.json", "9" * 5000, "is out of range"),
+        broken("vatex", "ref_captions.json", json.dumps({"a": MANY}), "0. is 1; it"),
+        broken("vatex", "train_list.txt", "a\0b", "control characters"),
+        broken("vatex", "train_list.txt", "a" * 5000, "a name has 1 to 1000 bytes"),
+        broken("activitynet", "train_ids.json", '["a", ""]', "a name has 1 to 1000"),
+        broken("activitynet", "train_ids.json", '["\\u0007"]', "control characters"),
+        broken("activitynet", "val_1.json", '{"v": {"sentences": [1]}}', "ces.0. is 1"),
+        broken("msrvtt_9k", TRAIN, "video_id\n" + "a" * 200_000, "field larger than"),
+        broken("msrvtt_9k", TRAIN, "video_id,video_id\na,b\n", "has video_id twice"),
+        broken("msrvtt_9k", TRAIN, '"a\nb"\n', "header lacks video_id; it is a b"),
+        broken("msrvtt_9k", TRAIN, "video_id\na\0b\n", "control characters"),
+        broken("msrvtt_9k", DATA, json.dumps(LONG), "more than 100,000 characters"),
+        broken("lsmdc", "LSMDC16_annos_val.csv", "\t" * 5 + "said", "has 1 to 1000"),
     ],
 )
 def test_broken_files_are_one_clear_line(name, file, content, says, tmp_path):
@@ -166,9 +186,33 @@ def test_broken_files_are_one_clear_line(name, file, content, says, tmp_path):
     else:
         raw = content if isinstance(content, bytes) else content.encode()
         (tmp_path / file).write_bytes(raw)
+    began = time.process_time()
     with pytest.raises(UserError, match=says) as error:
         read(name, tmp_path)
+    assert time.process_time() - began < 2
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 700
+
+
+@pytest.mark.parametrize("name", published.FORMS)
+def test_a_pipe_among_the_files_is_not_waited_for(name, tmp_path):
+    published.FORMS[name](tmp_path, train=2, test=2)
+    for path in sorted(tmp_path.iterdir()):
+        aside = path.rename(path.with_suffix(".aside"))
+        os.mkfifo(path)
+        with pytest.raises(UserError, match="not a regular file") as error:
+            read(name, tmp_path)
+        assert str(path) in str(error.value)
+        path.unlink()
+        aside.rename(path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_pipe_of_ones_own_rows_is_not_waited_for(tmp_path, suffix):
+    os.mkfifo(tmp_path / f"rows{suffix}")
+    for path in (tmp_path, tmp_path / f"rows{suffix}"):
+        with pytest.raises(UserError, match="not a regular file"):
+            read("custom", path)
 
 
 def test_a_pickle_is_refused_by_the_name_of_the_form_that_is_read(tmp_path):
@@ -231,8 +275,52 @@ def test_custom_mistakes(tmp_path, text, says):
         custom(tmp_path, text)
 
 
+@pytest.mark.parametrize("video", [".", "/", "a/..", "../x.mp4", "/etc/x.mp4", "./"])
+def test_a_path_that_leaves_the_folder_of_videos_is_refused(tmp_path, video):
+    for suffix, text in (
+        (".csv", f"video,caption\n{video},b\n"),
+        (".jsonl", json.dumps({"video": video, "caption": "b"})),
+    ):
+        with pytest.raises(UserError, match=r"line \d: .*not a path inside the folder"):
+            custom(tmp_path, text, suffix)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"video": "a" * 5000}, "a name has 1 to 1000 bytes"),
+        ({"video": "a" * 300}, "a part of more than 255 bytes"),
+        ({"video": "a\0.mp4"}, "control characters"),
+        ({"video": "a\nb.mp4"}, "control characters"),
+        ({"video": "\ud800.mp4"}, "surrogate"),
+        ({"video": 5}, "line 1: video is 5; it must be a string"),
+        ({"video": ["a"]}, "video is"),
+        ({"video": "a", "caption": None}, "caption is null; it must be a string"),
+        ({"video": "a", "video_id": "x" * 5000}, "a name has 1 to 1000 bytes"),
+        ({"video": "a", "split": "t" * 10**6}, "use train, validation, test"),
+    ],
+    ids=lambda x: str(x)[:20],
+)
+def test_rows_of_another_kind_are_one_line(tmp_path, row, says):
+    rows = [{"caption": "b", "split": "train"} | row]
+    rows.append({"video": "z", "caption": "c", "split": "test"})
+    with pytest.raises(UserError, match=says) as error:
+        custom(tmp_path, "\n".join(json.dumps(x) for x in rows), ".jsonl")
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+def test_a_suffix_in_upper_case_is_the_same(tmp_path):
+    rows = "video,caption,split\na.mp4,one,train\nb.mp4,two,test\n"
+    found = custom(tmp_path, rows, ".CSV")
+    assert found.splits["train"][0].files == ("a.mp4",)
+    assert read("custom", tmp_path).splits == found.splits
+
+
 def test_custom_needs_one_file(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        read("custom", tmp_path / ("a" * 5000))
     with pytest.raises(UserError, match="holds 0 "):
         read("custom", tmp_path)
-    with pytest.raises(UserError, match="does not exist; give another --annotations"):
+    with pytest.raises(UserError, match="does not exist; use another --annotations"):
         read("custom", tmp_path / "none.csv")

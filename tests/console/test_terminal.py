@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines import terminal
+from data_pipelines.console import terminal
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def read_terminal(source, stdout):
 
 
 BUSY = """
-from data_pipelines.terminal import progress, say, table
+from data_pipelines.console.terminal import progress, say, table
 with progress("[training]", total=8, unit="videos") as bar:
     bar.advance(4, loss="[1.25]")
     say("a result")
@@ -180,9 +180,8 @@ def test_no_control_characters_without_a_terminal():
 def test_quieting_imports_none_of_the_libraries_and_holds_afterwards():
     source = """
 import os, sys
-for name in ("TF_CPP_MIN_LOG_LEVEL", "TRANSFORMERS_VERBOSITY"):
-    os.environ.pop(name, None)
-from data_pipelines.terminal import quiet_libraries
+os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
+from data_pipelines.console.terminal import quiet_libraries
 quiet_libraries()
 heavy = {"tensorflow", "transformers", "orbax", "jax", "tensorflow_datasets"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
@@ -191,7 +190,7 @@ from absl import logging as absl_logging
 import logging
 absl_logging.info("chatter")
 absl_logging.warning("chatter")
-for name in ("orbax.checkpoint", "transformers.models", "jax._src", "tensorflow"):
+for name in ("orbax.checkpoint", "etils.epath", "jax._src", "tensorflow"):
     logging.getLogger(name).warning("chatter")
     logging.getLogger(name).error("trouble")
 """

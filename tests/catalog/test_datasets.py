@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 
 from configs.vop import get_config
-from data_pipelines.datasets import DATASETS
+from data_pipelines.catalog.table import DATASETS
+from data_pipelines.console.errors import UserError
 from data_pipelines.dummy import dummy_folder, write_dummy
-from data_pipelines.errors import UserError
-from data_pipelines.feed import TrainFeed, evaluation_batches
-from data_pipelines.prepare import prepare
+from data_pipelines.feeding import loading
+from data_pipelines.feeding.feed import TrainFeed, evaluation_batches
+from data_pipelines.feeding.loading import find_prepared, load_data, render_missing
+from data_pipelines.preparing.prepare import prepare, prepared_path
 from vop_jax import evaluate
-from vop_jax.backbone import load_size
-from vop_jax.config import check_config, default_values
-from vop_jax.demo import BACKBONE
-from vop_jax.job import run_job
-from vop_jax.presets import PRESETS
-from vop_jax.run import find_prepared, load_data
-from vop_jax.run_folder import RunFolder
-from vop_jax.tokenizer import load_tokenizer
+from vop_jax.runtime.run_folder import RunFolder
+from vop_jax.training.config import check_config, default_values
+from vop_jax.training.job import run_job
+from vop_jax.training.presets import PRESETS
+from vop_jax.weights.hugging_face_config import load_size
+from vop_jax.weights.locate import BACKBONE
+from vop_jax.weights.tokenizer import load_tokenizer
 
 OWN = [name for name, row in DATASETS.items() if not row.rendered]
 PAPER = ["msrvtt_9k", "msrvtt_7k", "didemo", "activitynet", "lsmdc"]
@@ -65,9 +66,12 @@ def test_a_backbone_must_be_named_and_gives_its_layers():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"holdout": 0}, "holdout must be at least 1"),
-        ({"memory_gb": -1.0}, "memory_gb must not be negative"),
-        ({"augmentation": {"flip": False, "crop": 0.0, "jitter": False}}, "crop is a"),
+        ({"holdout": 0}, "holdout is 0; it must be from 1"),
+        ({"memory_gb": -1.0}, "memory_gb is -1.0; it must be from 0"),
+        (
+            {"augmentation": {"flip": False, "crop": 0.0, "jitter": False}},
+            "crop is 0.0; it must be above 0",
+        ),
     ],
 )
 def test_fields_of_the_data_are_checked(changes, says):
@@ -78,6 +82,33 @@ def test_fields_of_the_data_are_checked(changes, says):
 def test_what_is_not_prepared_is_told_with_its_flags(tmp_path):
     with pytest.raises(UserError, match=r"--dataset=msvd .*DIR --image_size=48"):
         find_prepared("msvd", str(tmp_path), 12, 48)
+    other = tmp_path / "8x48" / "msvd" / "1.0.0"
+    other.mkdir(parents=True)
+    # A digit to `str.isdigit`, which `int` does not read.
+    (tmp_path / "\N{SUPERSCRIPT TWO}x48" / "msvd" / "1.0.0").mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"=48 \(or use num_frames=8, as {other} has"):
+        find_prepared("msvd", str(tmp_path), 12, 48)
+
+
+def test_a_look_up_renders_nothing(tmp_path, monkeypatch):
+    rendered = []
+    monkeypatch.setattr(
+        loading,
+        "prepare",
+        lambda dataset, *_, **__: rendered.append(dataset),
+    )
+    with pytest.raises(UserError, match="is missing; run"):
+        find_prepared("demo", str(tmp_path), 4, 48)
+    assert not rendered
+    # Only what can be rendered is, once, and by the process that is told to.
+    render_missing("msvd", str(tmp_path), 4, 48)
+    render_missing("demo", str(tmp_path), 4, 48, once=lambda work: None)
+    assert not rendered
+    render_missing("demo", str(tmp_path), 4, 48)
+    assert rendered == ["demo"]
+    prepared_path("demo", str(tmp_path), 4, 48).mkdir(parents=True)
+    render_missing("demo", str(tmp_path), 4, 48)
+    assert rendered == ["demo"]
 
 
 def prepared(dataset, folder, **options):
@@ -105,7 +136,7 @@ def test_every_dummy_becomes_batches(dataset, tmp_path):
         tokenize=load_tokenizer(BACKBONE, size),
     )
     train = data.splits["train"]
-    feed = TrainFeed(train, data.ids["train"], batch_size=8, seed=0, epoch_of="pairs")
+    feed = TrainFeed(train, batch_size=8, seed=0, epoch_of="pairs")
     (batch,) = feed.batches(0, 1)
     # 12 are stored, 8 of them used.
     assert batch["frames"].shape == (8, 8, 48, 48, 3)
@@ -155,7 +186,7 @@ def test_a_run_on_a_multi_caption_set_with_a_gap(tmp_path, capsys):
     other = prepared("msvd", tmp_path / "whole")
     evaluate_run(folder, other, tmp_path / "other.json")
     said = capsys.readouterr().err
-    assert "warning: these data are not those of the training: the test split" in said
+    assert "warning: this data is not the training data: the test split" in said
 
 
 def evaluate_run(folder, data_dir, output):

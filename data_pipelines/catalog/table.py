@@ -2,14 +2,16 @@
 
 import dataclasses
 import importlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.annotations import Annotations
-from data_pipelines.errors import UserError
+from data_pipelines.catalog.annotations import Annotations
+from data_pipelines.console.errors import UserError
+from data_pipelines.console.names import pick
 
-# Videos and captions of a split; None where no figure is published.
+# Number of videos and captions of a split; None if no number is published.
 Count = tuple[int | None, int | None]
 
 
@@ -20,10 +22,12 @@ class Dataset:
     Attributes:
         annotations: `module:function` that reads its annotations.
         builder: `module:class` of its TFDS builder, imported when it is needed.
-        rendered: whether it makes its own videos, so that nothing need be given.
-        num_frames: F, unless the configuration says otherwise.
-        image_size: pixels, likewise.
-        published: what a split holds when every video is there.
+        rendered: whether it renders its own videos, so that no files are needed.
+        num_frames: default of F.
+        image_size: default height and width of frames, pixels.
+        published: the published number of videos and captions of each split.
+        sizes: for a rendered data set, `module:name` of a table of the number of videos
+            of each split.
     """
 
     annotations: str
@@ -32,21 +36,27 @@ class Dataset:
     num_frames: int = 12
     image_size: int = 224
     published: dict[str, Count] = dataclasses.field(default_factory=dict)
+    sizes: str = ""
 
     def load(self) -> Any:
         """The builder's class."""
         return _imported(self.builder)
 
+    def sizes_to_be(self) -> dict[str, int]:
+        """Number of videos of each split to come; empty if that depends on files."""
+        return dict(_imported(self.sizes)) if self.sizes else {}
+
     def read(self, path: Path) -> Annotations:
-        """Reads the annotations of a folder, or of a file; renders into it the demo.
+        """Reads the annotations of a folder or a file; the demo is rendered into it.
 
         Raises:
-            UserError: they are missing or broken.
+            UserError: they are missing or invalid.
         """
         reader: Callable[[Path], Annotations] = _imported(self.annotations)
         path = path.expanduser().absolute()
-        if not path.exists() and not self.rendered:
-            raise UserError(f"{path} does not exist; give another --annotations")
+        # `Path.exists` raises an error for a name that is too long.
+        if not os.path.exists(path) and not self.rendered:
+            raise UserError(f"{path} does not exist; use another --annotations")
         return reader(path)
 
 
@@ -57,14 +67,20 @@ def _imported(name: str) -> Any:
 
 def _row(folder: str, reader: str, builder: str, **options: Any) -> Dataset:
     return Dataset(
-        f"data_pipelines.{folder}.annotations:{reader}",
-        f"data_pipelines.{folder}.builder:{builder}",
+        f"data_pipelines.datasets.{folder}.annotations:{reader}",
+        f"data_pipelines.datasets.{folder}.builder:{builder}",
         **options,
     )
 
 
 DATASETS = {
-    "demo": _row("demo", "read", "Demo", rendered=True, num_frames=8, image_size=48),
+    "demo": _row(
+        *("demo", "read", "Demo"),
+        rendered=True,
+        num_frames=8,
+        image_size=48,
+        sizes="data_pipelines.datasets.demo.world:SPLITS",
+    ),
     "msrvtt_9k": _row(
         *("msrvtt", "read_9k", "MsrVtt9k"),
         published={"train": (9_000, 180_000), "test": (1_000, 1_000)},
@@ -100,11 +116,9 @@ DATASETS = {
 
 
 def find_dataset(name: str) -> Dataset:
-    """The row of that name.
+    """Looks up a data set by its name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such data set.
     """
-    if name not in DATASETS:
-        raise UserError(f"data set {name!r} is not one of {', '.join(DATASETS)}")
-    return DATASETS[name]
+    return pick(DATASETS, name, "data set")

@@ -1,66 +1,18 @@
 """Decoding against a plain sequential decode of the whole file."""
 
 import io
-from fractions import Fraction
+import os
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
+from written_films import decode_all, write
 
-from data_pipelines.frames import (
-    VideoError,
-    decode_uniform,
-    encode_jpeg,
-    probe,
-    resize_and_crop,
-    uniform_indices,
-)
-
-
-def write(
-    path,
-    codec="libx264",
-    count=40,
-    gop=12,
-    size=(48, 64),
-    bframes=2,
-    gaps=None,
-    options=None,
-):
-    """A video of smooth noise whose frames all differ."""
-    rng = np.random.default_rng(0)
-    with av.open(str(path), "w", options=options or {}) as container:
-        stream = container.add_stream(codec, rate=25)
-        if gaps:
-            stream.codec_context.time_base = Fraction(1, 1000)
-        stream.width, stream.height = size[1], size[0]
-        stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
-        if codec != "gif":
-            stream.gop_size = gop
-        if codec == "libx264":
-            stream.options = {"bf": str(bframes), "preset": "veryfast"}
-        if codec == "libx265":
-            stream.options = {"x265-params": "log-level=none", "preset": "ultrafast"}
-        if codec == "libsvtav1":
-            stream.options = {"preset": "12"}
-        base = rng.integers(0, 256, (*size, 3))
-        time = 0
-        for i in range(count):
-            pixels = np.roll(base, 3 * i, axis=1).astype(np.uint8)
-            frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
-            if gaps:
-                frame.time_base = Fraction(1, 1000)
-                frame.pts = time
-                time += gaps[i % len(gaps)]
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
-def decode_all(path):
-    with av.open(str(path)) as container:
-        return [x.to_ndarray(format="rgb24") for x in container.decode(video=0)]
+from data_pipelines.decoding.containers import open_video
+from data_pipelines.decoding.frames import VideoError, decode_uniform, probe
+from data_pipelines.decoding.images import encode_jpeg, resize_and_crop
+from data_pipelines.decoding.sampling import uniform_indices
 
 
 def test_the_uniform_rule():
@@ -102,6 +54,57 @@ def test_frames_are_those_of_a_full_decode(tmp_path, name, options):
     expected = [every[i] for i in uniform_indices(len(every), 8)]
     np.testing.assert_array_equal(decoded.frames, expected)
     assert ("short" in decoded.notes) == (len(every) < 8)
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mp4", {"gop": 12}),
+        ("a.mp4", {"gop": 250}),
+        ("a.mp4", {"gop": 250, "bframes": 0}),
+        ("a.mkv", {"gop": 9, "gaps": [40, 15, 90, 33]}),
+        ("a.ts", {"gop": 12}),
+        ("a.mp4", {"codec": "libx265"}),
+        ("a.webm", {"codec": "libvpx-vp9"}),
+        ("a.mp4", {"codec": "libsvtav1", "size": (64, 64)}),
+    ],
+)
+def test_threads_change_no_frame(tmp_path, name, options, threads):
+    path = write(tmp_path / name, count=90, **options)
+    for count in (1, 7, 90):
+        alone, many = (decode_uniform(path, count, threads=x) for x in (1, threads))
+        np.testing.assert_array_equal(alone.frames, many.frames)
+        assert alone.total_frames == many.total_frames == 90
+
+
+@pytest.mark.parametrize("count", [1, 7, 60])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_threads_change_no_status(tmp_path, count, share):
+    path = write(tmp_path / "a.mp4", count=60)
+    content = bytearray(path.read_bytes())
+    start = int(share * len(content))
+    content[start : start + 300] = bytes(300)
+    path.write_bytes(content)
+
+    def outcome(threads):
+        try:
+            return decode_uniform(path, count, threads=threads).frames.tobytes()
+        except VideoError as error:
+            return error.status
+
+    assert outcome(1) == outcome(2) == outcome(4)
+
+
+def test_a_decoder_has_the_threads_that_it_is_given(tmp_path):
+    """Also dav1d, which would take one for each core."""
+    path = write(tmp_path / "a.mp4", codec="libsvtav1", size=(64, 64))
+    for threads in (1, 3):
+        before = len(os.listdir("/proc/self/task"))
+        with open_video(path, threads) as (container, stream):
+            next(container.decode(stream))
+            more = len(os.listdir("/proc/self/task")) - before
+        assert (more > 0) == (threads > 1)
 
 
 def test_a_stream_that_was_joined_in_the_middle(tmp_path):

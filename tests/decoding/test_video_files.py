@@ -1,11 +1,12 @@
 """Videos found by their stem, whatever they end in and wherever they lie."""
 
+import os
 import unicodedata
 
 import pytest
 
-from data_pipelines.errors import UserError
-from data_pipelines.video_files import VideoFiles
+from data_pipelines.console.errors import UserError
+from data_pipelines.decoding.video_files import VideoFiles
 
 
 @pytest.fixture
@@ -73,5 +74,13 @@ def test_a_path_is_no_stem(folder):
 
 
 def test_a_folder_that_is_none(tmp_path):
-    with pytest.raises(UserError, match="is no folder; give another --videos"):
+    with pytest.raises(UserError, match="is not a folder; use another --videos"):
         VideoFiles(tmp_path / "nowhere")
+
+
+def test_a_path_that_is_no_regular_file_is_there(folder):
+    os.mkfifo(folder / "pipe.mp4")
+    files = VideoFiles(folder)
+    assert files.at("pipe.mp4") == files.find(["pipe"]) == folder / "pipe.mp4"
+    for name in ("a" * 5000, "a\0b", ".", "/"):
+        assert files.at(name) is None

@@ -1,33 +1,33 @@
-"""The work on videos as an Apache Beam pipeline, for many machines."""
+"""Video decoding as an Apache Beam pipeline, on many machines."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.errors import UserError
-from data_pipelines.frames_file import read_notes
-from data_pipelines.video_job import Job, Result
-from data_pipelines.workers import Workers
+from data_pipelines.console.errors import UserError
+from data_pipelines.decoding.frame_store import read_notes
+from data_pipelines.decoding.video_job import DecodeJob, Result
+from data_pipelines.decoding.workers import Workers
 
 
-def _failure_path(job: Job) -> Path:
+def _failure_path(job: DecodeJob) -> Path:
     return Path(f"{job.frames}.failed")
 
 
 class _Finish:
-    """Finishes one video on whatever machine it is called on.
+    """Decodes one video on the machine it is called on.
 
-    Frames go to their file; what gives none leaves its reason beside where they would
-    be, so that nothing has to travel back.
+    Frames are written to their file. A failed video leaves its reason in a file beside
+    it, so that nothing needs to be sent back.
     """
 
     def __init__(self, seconds: float):
         self._seconds = seconds
 
     def __call__(self, job: Sequence[Any]) -> str:
-        # A process of its own here too: a file that hangs must not hold the machine.
-        for done, result in Workers(1, self._seconds).run([Job(*job)]):
+        # In a worker process here too: a file that hangs must not block the machine.
+        for done, result in Workers(1, self._seconds).run([DecodeJob(*job)]):
             if result.status:
                 path = _failure_path(done)
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,13 +37,13 @@ class _Finish:
 
 def run_jobs_on(
     runner: str, flags: Sequence[str], seconds: float
-) -> Callable[[Sequence[Job]], Iterator[tuple[Job, Result]]]:
-    """What runs jobs on a runner of Beam.
+) -> Callable[[Sequence[DecodeJob]], Iterator[tuple[DecodeJob, Result]]]:
+    """Returns a function that runs jobs on an Apache Beam runner.
 
     Args:
         runner: its name, such as `DirectRunner`, `FlinkRunner`, `DataflowRunner`.
-        flags: Beam's own.
-        seconds: what one file may take.
+        flags: Beam's own flags.
+        seconds: time limit per file.
 
     Raises:
         UserError: Beam is not installed.
@@ -59,13 +59,13 @@ def run_jobs_on(
             "vop_jax[beam] in an environment of its own, or leave --runner out"
         ) from None
 
-    def run(jobs: Sequence[Job]) -> Iterator[tuple[Job, Result]]:
+    def run(jobs: Sequence[DecodeJob]) -> Iterator[tuple[DecodeJob, Result]]:
         options = PipelineOptions([f"--runner={runner}", *flags])
         with beam.Pipeline(options=options) as pipeline:
             _ = (
                 pipeline
                 | "videos" >> beam.Create([list(job) for job in jobs])
-                # Without it one machine would get them all.
+                # Without a reshuffle one machine would get all jobs.
                 | "spread" >> beam.Reshuffle()
                 | "finish" >> beam.Map(_Finish(seconds))
             )
@@ -75,7 +75,7 @@ def run_jobs_on(
     return run
 
 
-def _result(job: Job) -> Result:
+def _result(job: DecodeJob) -> Result:
     path = _failure_path(job)
     if read_notes(Path(job.frames)) is not None:
         return Result()

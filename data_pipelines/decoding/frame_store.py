@@ -1,6 +1,6 @@
-"""The finished frames of one video on disk: whole or not at all.
+"""The prepared frames of one video on disk, written atomically.
 
-One line of JSON, then the JPEG files one after another.
+The format is one line of JSON, then the JPEG files one after another.
 """
 
 import hashlib
@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from data_pipelines.files.replacing import replacing
+
 
 class FinishedVideo(NamedTuple):
-    """What is kept of a video.
+    """The stored frames of a video.
 
     Attributes:
         frames: JPEG bytes, in order.
-        notes: statuses that did no harm, see `frames.STATUSES`.
+        notes: harmless statuses, of `video_status.NOTES`.
     """
 
     frames: list[bytes]
@@ -24,28 +26,25 @@ class FinishedVideo(NamedTuple):
 
 
 def frames_path(folder: Path, video: Path) -> Path:
-    """Where the frames of a file are kept; elsewhere as soon as the file changes."""
+    """Where the frames of a video file are stored; changes when the file changes."""
     status = video.stat()
     key = f"{video}\0{status.st_size}\0{status.st_mtime_ns}"
     digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
-    # Spread out, because some file systems are slow on a folder of 100,000 files.
+    # In 256 subfolders, because some file systems are slow with 100,000 files in one.
     return folder / digest[:2] / digest[2:34]
 
 
 def write_frames(path: Path, frames: Sequence[bytes], notes: Sequence[str]) -> None:
-    """Writes the frames aside and moves them into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Several processes may finish the same file, each on its own copy.
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    """Writes the frames atomically."""
     header = {"sizes": [len(frame) for frame in frames], "notes": list(notes)}
-    with partial.open("wb") as file:
+    # Several processes may finish the same file at the same time.
+    with replacing(path, str(os.getpid())) as partial, partial.open("wb") as file:
         file.write(json.dumps(header).encode() + b"\n")
         file.writelines(frames)
-    os.replace(partial, path)
 
 
 def read_notes(path: Path) -> list[str] | None:
-    """The notes of finished frames, which are not read; None as of `read_frames`."""
+    """The notes alone, without the frames; None as for `read_frames`."""
     try:
         with path.open("rb") as file:
             line = file.readline()
@@ -58,7 +57,7 @@ def read_notes(path: Path) -> list[str] | None:
 
 
 def read_frames(path: Path) -> FinishedVideo | None:
-    """The frames; None where the file is missing or was cut off with its disk."""
+    """Reads the frames; None if the file is missing or truncated (by a crash)."""
     notes = read_notes(path)
     if notes is None:
         return None

@@ -1,21 +1,21 @@
-"""The videos of a folder, found by stem."""
+"""Finds the videos of a folder by their stems (file names without suffixes)."""
 
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_pipelines.annotations import Video
-from data_pipelines.errors import UserError
+from data_pipelines.catalog.annotations import Video
+from data_pipelines.console.errors import UserError
 
-# Endings that a converter leaves in the middle of a name: `X.3gp.mp4` is X.
+# Suffixes that converters leave in the middle of a name: `X.3gp.mp4` is X.
 _ENDINGS = frozenset(
     (
         *("3g2", "3gp", "asf", "avi", "divx", "f4v", "flv", "gif", "m2ts", "m4v"),
         *("mkv", "mov", "mp4", "mpeg", "mpg", "mts", "ogv", "ts", "vob", "webm", "wmv"),
     )
 )
-# What lies beside videos under the same stem and is none.
+# Suffixes of files that lie beside videos under the same stem and are not videos.
 _OTHERS = frozenset(
     (
         *("csv", "info", "jpg", "jpeg", "json", "jsonl", "md", "npy", "part", "pkl"),
@@ -25,7 +25,7 @@ _OTHERS = frozenset(
 
 
 class VideoFiles:
-    """A folder, walked through once.
+    """The files of a folder, listed once.
 
     Attributes:
         root: the folder.
@@ -37,16 +37,16 @@ class VideoFiles:
     def __init__(self, root: str | Path):
         self.root = Path(root).expanduser().absolute()
         if not self.root.is_dir():
-            raise UserError(f"{self.root} is no folder; give another --videos")
+            raise UserError(f"{self.root} is not a folder; use another --videos")
         found: dict[str, list[tuple[int, str]]] = {}
         for path in _walk(self.root):
             for stripped, stem in enumerate(_stems(os.path.basename(path))):
                 found.setdefault(stem, []).append((stripped, path))
-        # The fewer endings a name has lost the nearer it is; then the path decides.
+        # The fewer suffixes are removed the better the match; then the path decides.
         self._by_stem = {stem: sorted(paths) for stem, paths in found.items()}
 
     def find(self, stems: Sequence[str]) -> Path | None:
-        """The file of the first of these stems that has one, None where none has."""
+        """The file of the first of these stems that has one; None if none has."""
         for stem in stems:
             paths = self._by_stem.get(unicodedata.normalize("NFC", stem))
             if paths:
@@ -54,18 +54,25 @@ class VideoFiles:
         return None
 
     def at(self, path: str) -> Path | None:
-        """The file of that path, relative to the folder; None where there is none."""
+        """The file at a path relative to the folder; None if there is none."""
         file = self.root / path
-        return file if file.is_file() else None
+        try:
+            # A pipe, for example, exists as well and is later reported as unreadable.
+            return file if file.exists() and not file.is_dir() else None
+        except PermissionError:
+            return file
+        # No file can have such a name.
+        except (OSError, ValueError):
+            return None
 
 
 def find_video(files: VideoFiles, video: Video, by_path: bool) -> Path | None:
-    """The file of an annotated video, None where there is none."""
+    """The file of an annotated video; None if there is none."""
     return files.at(video.files[0]) if by_path else files.find(video.files)
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """The paths of all files, relative to the folder; hidden ones are left out."""
+    """The paths of all files but hidden ones, relative to the folder."""
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename} cannot be read ({error.strerror})") from None
@@ -73,7 +80,7 @@ def _walk(root: Path) -> Iterator[str]:
     seen: set[tuple[int, int]] = set()
     for folder, below, files in os.walk(root, onerror=refuse, followlinks=True):
         status = os.stat(folder)
-        # A link that leads back up would be followed for ever.
+        # A link to a parent folder would be followed forever.
         if (status.st_dev, status.st_ino) in seen:
             below.clear()
             continue
@@ -85,7 +92,7 @@ def _walk(root: Path) -> Iterator[str]:
 
 
 def _stems(name: str) -> Iterator[str]:
-    """What a file may be called without its endings, the longest first."""
+    """The possible stems of a file name, the longest first."""
     stem, dot, ending = unicodedata.normalize("NFC", name).rpartition(".")
     if not dot:
         yield ending

@@ -1,26 +1,27 @@
-"""The tiny data set in each data set's folder: its files, and clips rendered for them.
+"""Writes the dummy annotations of a data set, with rendered clips as its videos.
 
     python -m data_pipelines.dummy --dataset=msrvtt_9k --output=DIR
 
-writes DIR/annotations, in the published form with made-up captions, and DIR/videos.
-Both go to `data_pipelines.doctor` and `data_pipelines.prepare` as the real ones would.
+writes DIR/annotations, in the published format with made-up captions, and DIR/videos.
+`data_pipelines.doctor` and `data_pipelines.prepare` take both as they take real ones.
 """
 
+import os
 import shutil
 import zlib
 from pathlib import Path
 
-from data_pipelines.arguments import Parser
-from data_pipelines.datasets import DATASETS, Dataset, find_dataset
-from data_pipelines.errors import UserError, command
-from data_pipelines.terminal import quiet_libraries, say
+from data_pipelines.catalog.table import DATASETS, Dataset, find_dataset
+from data_pipelines.console.arguments import Parser, local_path
+from data_pipelines.console.errors import UserError, command
+from data_pipelines.console.terminal import quiet_libraries, say
 
 SIZE = 96
 
 
 def dummy_folder(row: Dataset) -> Path:
-    """Where a data set's dummy annotations are."""
-    return Path(__file__).parent / row.annotations.split(".")[1] / "dummy"
+    """The folder of a data set's dummy annotations."""
+    return Path(__file__).parent / "datasets" / row.annotations.split(".")[2] / "dummy"
 
 
 def write_dummy(dataset: str, output: Path) -> None:
@@ -32,12 +33,18 @@ def write_dummy(dataset: str, output: Path) -> None:
     row = find_dataset(dataset)
     if row.rendered:
         raise UserError(f"{dataset} renders its own videos; run data_pipelines.prepare")
-    # Imported late, so that a typing mistake is answered without a wait.
-    from data_pipelines.demo.clip import render_clip
-    from data_pipelines.demo.video_file import write_video
-    from data_pipelines.demo.world import sample_clips
+    # Imported late, so that a typo is reported at once.
+    from data_pipelines.datasets.demo.clip import render_clip
+    from data_pipelines.datasets.demo.video_file import write_video
+    from data_pipelines.datasets.demo.world import sample_clips
 
     annotations, videos = output / "annotations", output / "videos"
+    parent = next(x for x in (output, *output.absolute().parents) if os.path.exists(x))
+    for folder in (parent, annotations, videos):
+        if os.path.lexists(folder) and not os.path.isdir(folder):
+            raise UserError(f"{folder} is not a folder; use another --output")
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"{parent} cannot be written; use another --output")
     shutil.copytree(dummy_folder(row), annotations, dirs_exist_ok=True)
     videos.mkdir(parents=True, exist_ok=True)
     clips = sample_clips()["train"]
@@ -47,7 +54,7 @@ def write_dummy(dataset: str, output: Path) -> None:
             name = video.files[-1] if found.by_path else f"{video.files[-1]}.mp4"
             path = videos / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            # The dummy's captions were taken from the clips by this rule.
+            # The dummy's captions were taken from the clips by the same hash.
             clip = clips[zlib.crc32(video.video_id.encode()) % len(clips)]
             if not path.exists():
                 write_video(path, render_clip(clip, SIZE))
@@ -55,11 +62,13 @@ def write_dummy(dataset: str, output: Path) -> None:
 
 @command
 def main() -> None:
-    """Parses the flags and writes."""
+    """Parses the flags and writes the files."""
     parser = Parser("data_pipelines.dummy", __doc__)
     own = [name for name, row in DATASETS.items() if not row.rendered]
     parser.add_argument("--dataset", required=True, help=f"one of {', '.join(own)}")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
+    parser.add_argument(
+        "--output", type=local_path, required=True, help="folder to write to"
+    )
     flags = parser.parse_args()
     quiet_libraries()
     write_dummy(flags.dataset, flags.output)

@@ -1,0 +1,1 @@
+"""Your own data set: a CSV or JSONL file of videos and captions."""

@@ -1,0 +1,1 @@
+"""The embedded demo: rendered clips of moving coloured shapes."""

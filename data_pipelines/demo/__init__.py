@@ -1,1 +1,0 @@
-"""The embedded demo: a rendered world of coloured shapes that move."""

@@ -1,9 +1,0 @@
-"""The TFDS builder; see README.md beside this file."""
-
-from data_pipelines.builder import VideoBuilder
-
-
-class DiDeMo(VideoBuilder, skip_registration=True):
-    """Personal videos, each with one paragraph."""
-
-    name = "didemo"

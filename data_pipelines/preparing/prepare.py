@@ -1,0 +1,213 @@
+"""Prepares a data set: videos to TFRecord shards, once."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from etils import epath
+
+from data_pipelines.catalog.table import find_dataset
+from data_pipelines.console.errors import UserError
+from data_pipelines.decoding.beam_jobs import run_jobs_on
+from data_pipelines.decoding.workers import Workers
+from data_pipelines.files.json_files import LARGEST_ANNOTATIONS, read_described
+from data_pipelines.files.locks import exclusive
+from data_pipelines.preparing.decode_all import Limits, finish
+from data_pipelines.preparing.provenance import (
+    FILE,
+    annotation_hashes,
+    pixel_aspect_of,
+    read_provenance,
+)
+from data_pipelines.preparing.shard_files import Report, check_frame_sizes
+
+VERSION = "1.0.0"
+
+
+REPORT = "files.json"
+
+
+def prepared_path(
+    dataset: str, output: epath.PathLike, num_frames: int, image_size: int
+) -> epath.Path:
+    """The folder of a data set's shards, one for each F and image size."""
+    return epath.Path(output) / f"{num_frames}x{image_size}" / dataset / VERSION
+
+
+def prepare(
+    dataset: str,
+    output: str | Path,
+    *,
+    videos: str | Path | None = None,
+    annotations: str | Path | None = None,
+    num_frames: int | None = None,
+    image_size: int | None = None,
+    allow_missing_test: bool = False,
+    workers: int | None = None,
+    seconds: float = 120.0,
+    max_megabytes: int = 4096,
+    ignore_pixel_aspect: bool = False,
+    runner: str | None = None,
+    runner_flags: Sequence[str] = (),
+) -> Path:
+    """Prepares a data set unless it is prepared already.
+
+    The shards are written to a temporary folder that is renamed once all are complete,
+    so an interrupted preparation is never mistaken for a data set. The next attempt
+    reuses the videos that it has decoded.
+
+    Args:
+        dataset: its name.
+        output: folder for all prepared data sets.
+        videos: folder of the videos.
+        annotations: folder of the annotation files, or the one file of `custom`.
+        num_frames: F; None uses the data set's own.
+        image_size: height and width, pixels; None uses the data set's own.
+        allow_missing_test: whether test and validation videos without decodable frames
+            are left out and counted.
+        workers: decoding processes; by default one per core.
+        seconds: time limit per file.
+        max_megabytes: size limit per file.
+        ignore_pixel_aspect: whether non-square pixels count as square, as in loaders
+            that do not stretch them.
+        runner: Apache Beam runner that decodes on other machines.
+        runner_flags: Beam's own flags.
+
+    Returns:
+        The folder of the shards.
+
+    Raises:
+        UserError: an input is missing or invalid, or the output cannot be written.
+    """
+    row = find_dataset(dataset)
+    num_frames = num_frames or row.num_frames
+    image_size = image_size or row.image_size
+    check_frame_sizes(num_frames, image_size)
+    if "://" in str(output):
+        raise UserError(
+            f"--output={output} is not a local folder; prepare into one and copy it"
+        )
+    path = Path(prepared_path(dataset, output, num_frames, image_size))
+    if row.rendered:
+        videos = annotations = Path(output) / "videos" / dataset
+    # Prepared already: only check that it was prepared in the same way.
+    if path.is_dir():
+        _check_same_pixel_aspect(path, ignore_pixel_aspect)
+        if annotations is not None and not row.rendered:
+            _check_same_annotations(dataset, path, Path(annotations))
+        return path
+    # Report what is missing before any work.
+    if videos is None or annotations is None:
+        raise UserError(
+            f"{dataset} is made of your files: pass --videos and --annotations"
+        )
+    if not os.access(_existing_parent(path), os.W_OK):
+        raise UserError(f"{path} cannot be written; use another --output")
+    try:
+        str(path).encode()
+    # TFDS stores the path as text.
+    except UnicodeEncodeError:
+        raise UserError(f"{path} is not UTF-8; use another --output") from None
+    run_jobs = Workers(workers, seconds).run
+    if runner:
+        run_jobs = run_jobs_on(runner, runner_flags, seconds)
+    partial = path.parents[1] / f".{dataset}.partial"
+    with _alone(partial, wait=row.rendered), contextlib.ExitStack() as stack:
+        # Another process may have prepared it while this one waited.
+        if path.is_dir():
+            return path
+        if row.rendered:
+            # Preparations with another F or image size render the same videos.
+            stack.enter_context(_alone(Path(videos), wait=True))
+        # Decode all videos.
+        finished = finish(
+            dataset,
+            videos=Path(videos),
+            annotations=Path(annotations),
+            work_dir=partial / "frames",
+            num_frames=num_frames,
+            image_size=image_size,
+            limits=Limits(allow_missing_test, max_megabytes << 20, ignore_pixel_aspect),
+            run_jobs=run_jobs,
+        )
+        # Write the shards.
+        # Imported late: it takes seconds, and much memory during the decoding.
+        import tensorflow_datasets as tfds
+
+        tfds.disable_progress_bar()
+        # Shards of an interrupted run are written again, which is quick.
+        shutil.rmtree(partial / "shards", ignore_errors=True)
+        builder = row.load()(data_dir=partial / "shards", finished=finished)
+        # TFDS announces downloads, of which there are none, on standard output.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(file_format="tfrecord")
+        # Add provenance and report, then move the complete folder into place.
+        whole = Path(builder.data_dir)
+        for name, content in (
+            (REPORT, finished.unclean),
+            (FILE, finished.provenance),
+        ):
+            (whole / name).write_text(json.dumps(content, indent=1))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(whole, path)
+        shutil.rmtree(partial)
+    return path
+
+
+def _alone(folder: Path, wait: bool) -> contextlib.AbstractContextManager[None]:
+    """Excludes a second preparation of the same files, or makes it wait."""
+    return exclusive(
+        folder / "lock",
+        folder,
+        doing="is being worked on",
+        advice="wait for it, or use another --output",
+        wait=wait,
+    )
+
+
+def _check_same_annotations(dataset: str, path: Path, annotations: Path) -> None:
+    """Refuses existing shards that were prepared from other annotations."""
+    kept = read_provenance(path).get("annotations")
+    files = find_dataset(dataset).read(annotations).files
+    if kept is not None and kept != annotation_hashes(files):
+        raise UserError(
+            f"{path} was prepared from other annotation files; remove it, or use "
+            "another --output"
+        )
+
+
+def _check_same_pixel_aspect(path: Path, ignored: bool) -> None:
+    """Refuses existing shards with the other treatment of non-square pixels."""
+    kept = read_provenance(path).get("pixel_aspect")
+    if kept is not None and kept != pixel_aspect_of(ignored):
+        change = "without" if ignored else "with"
+        raise UserError(
+            f"{path} was prepared {change} --ignore_pixel_aspect; remove it, or use "
+            "another --output"
+        )
+
+
+def _existing_parent(path: Path) -> Path:
+    return next(parent for parent in path.resolve().parents if parent.exists())
+
+
+def report_lines(path: Path) -> list[str]:
+    """A summary of prepared shards: counts, and files with problems."""
+    lines = []
+    unclean = read_described(path / REPORT, Report, LARGEST_ANNOTATIONS)
+    for split, about in read_provenance(path).get("splits", {}).items():
+        counts: dict[str, int] = {}
+        for line in unclean.get(split, []):
+            counts[line["status"]] = counts.get(line["status"], 0) + 1
+        said = "".join(f", {count} {status}" for status, count in counts.items())
+        lines.append(
+            f"{split}: {about['videos']:,} videos, {about['captions']:,} captions, "
+            f"{about['left_out']:,} left out{said}"
+        )
+    if any(unclean.values()):
+        lines.append(f"files with problems or notes: {path / REPORT}")
+    return lines

@@ -1,0 +1,37 @@
+"""The hyperparameters of a run are held to their ranges."""
+
+import pytest
+
+from data_pipelines.console.errors import UserError
+from vop_jax.training.config import check_config, default_values
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value", "says"),
+    [
+        ("optimizer", "learning_rate", 0.0, "above 0"),
+        ("optimizer", "warmup", 1.5, "from 0 to 1"),
+        ("optimizer", "weight_decay", -0.1, "from 0 to"),
+        ("optimizer", "clip_norm", -1.0, "from 0 to"),
+        ("optimizer", "clip_norm", float("inf"), "from 0 to"),
+        ("optimizer", "context_rate", -1.0, "from 0 to"),
+        ("optimizer", "beta1", 1.0, "at least 0 and below 1"),
+        ("optimizer", "beta2", -0.1, "at least 0 and below 1"),
+        ("prompts", "prompt_std", float("nan"), "from 0 to"),
+        ("prompts", "adapter_width", 0, "from 1 to"),
+        ("prompts", "text_length", -1, "from 0 to"),
+        ("prompts", "joint_length", -2, "from 0 to"),
+        ("prompts", "first_layer", 0, "from 1 to"),
+        ("augmentation", "crop", 0.0, "above 0 and at most 1"),
+        ("mesh", "data", 0, "-1, for all devices, or at least 1"),
+        ("mesh", "fsdp", 0, "from 1 to"),
+    ],
+)
+def test_a_mistake_is_named(group, name, value, says):
+    values = default_values("vop")
+    check_config(values)
+    values[group][name] = value
+    with pytest.raises(
+        UserError, match=f"config.{group}.{name} is .*; it must be {says}"
+    ):
+        check_config(values)

@@ -1,0 +1,5 @@
+"""The frozen part: sizes, attention, layers, rematerialization policies.
+
+Imports: nothing.
+Start reading at `layers`.
+"""

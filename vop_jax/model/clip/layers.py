@@ -1,0 +1,168 @@
+"""One Transformer layer of CLIP whose attention also includes prompts.
+
+The output of a prompt is discarded after every layer (VoP, section 3), so a prompt
+needs no query, no attention output and no MLP: it only adds a key and a value. This is
+the same function as running the concatenated sequence and removing the prompts from the
+result, for a fraction of the FLOPs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from vop_jax.model.clip.attention import attend
+from vop_jax.model.clip.precision import Precision
+from vop_jax.model.clip.products import dense
+from vop_jax.model.clip.remat import name_saved
+from vop_jax.model.clip.sizes import TowerSize
+from vop_jax.model.clip.splash_attention import pays, splash_attend
+
+
+def with_saved_derivative(
+    function: Callable[[Array], Array], slope: Callable[[Array], Array]
+) -> Callable[[Array], Array]:
+    """An elementwise function that saves only its derivative for the backward pass.
+
+    Automatic differentiation would save several intermediate values instead.
+    """
+    known = jax.custom_jvp(function)
+    known.defjvp(lambda x, dx: (function(*x), slope(*x) * dx[0]))
+    return known
+
+
+def _quick_gelu_slope(x: Array) -> Array:
+    gate = jax.nn.sigmoid(1.702 * x)
+    return gate * (1 + 1.702 * x * (1 - gate))
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "quick_gelu": with_saved_derivative(
+        lambda x: x * jax.nn.sigmoid(1.702 * x), _quick_gelu_slope
+    ),
+    "gelu": with_saved_derivative(
+        lambda x: jax.nn.gelu(x, approximate=False),
+        lambda x: jax.scipy.stats.norm.cdf(x) + x * jax.scipy.stats.norm.pdf(x),
+    ),
+}
+
+
+class Attention(nn.Module):
+    """Multi-head attention of rows over tokens and prompts.
+
+    Attributes:
+        size: the size of the tower.
+        precision: the dtypes of products and of what is between them.
+        splash: whether long sequences use the TPU kernel, see `splash_attention`.
+    """
+
+    size: TowerSize
+    precision: Precision = Precision()
+    splash: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        rows: Float[Array, "B G R D"],
+        tokens: Float[Array, "B G S D"],
+        prompts: Sequence[Array],
+        mask: Bool[Array, "#B #G #H #R S"] | None,
+    ) -> Float[Array, "B G R D"]:
+        """Attends; all inputs have passed the layer's first LayerNorm."""
+        heads, width = self.size.heads, self.size.width
+        project = {
+            name: nn.DenseGeneral(
+                (heads, width // heads), name=name, **dense(self.precision)
+            )
+            for name in ("query", "key", "value")
+        }
+
+        def projected(name: str, x: Array) -> Array:
+            # Attention multiplies its rows again, in the dtype of all products.
+            x = project[name](x).astype(self.precision.operands)
+            # Saved as complete rows: the 64 values of one head would fill only half of
+            # a TPU's 128 lanes.
+            return name_saved(x.reshape(*x.shape[:-2], width), name).reshape(x.shape)
+
+        query = projected("query", rows) * (width // heads) ** -0.5
+        # Prompts give keys and values only.
+        groups = [tokens, *prompts]
+        keys = [projected("key", group) for group in groups]
+        values = [projected("value", group) for group in groups]
+        if self.splash and pays(query, mask):
+            mixed = splash_attend(query, keys, values)
+        else:
+            mixed = attend(query, keys, values, mask)
+        return nn.DenseGeneral(
+            width, axis=(-2, -1), name="out", **dense(self.precision)
+        )(mixed)
+
+
+class Mlp(nn.Module):
+    """The feed-forward network (MLP) of a CLIP layer."""
+
+    size: TowerSize
+    precision: Precision = Precision()
+
+    @nn.compact
+    def __call__(self, rows: Float[Array, "*n D"]) -> Float[Array, "*n D"]:
+        """Applies both linear layers and the activation between them."""
+        hidden = nn.Dense(self.size.mlp, name="fc_1", **dense(self.precision))(rows)
+        hidden = ACTIVATIONS[self.size.activation](name_saved(hidden, "hidden"))
+        return nn.Dense(self.size.width, name="fc_2", **dense(self.precision))(hidden)
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm with float32 statistics computed in two passes."""
+
+    # The one-pass variance loses precision where the mean is large, as in CLIP.
+    use_fast_variance: bool = False
+
+
+class Block(nn.Module):
+    """A pre-norm Transformer layer; attributes as of `Attention`."""
+
+    size: TowerSize
+    precision: Precision = Precision()
+    splash: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Float[Array, "B G S D"],
+        prompts: Sequence[Array] = (),
+        mask: Bool[Array, "#B #G #H #R S"] | None = None,
+        read: Callable[[Array], Array] | None = None,
+        beside: Mapping[str, Callable[[Array], Array]] | None = None,
+    ) -> Float[Array, "B G R D"]:
+        """Runs the layer.
+
+        Args:
+            tokens: G groups of S tokens; attention stays within a group.
+            prompts: further keys and values, `[P, D]`, `[G, P, D]` or `[B, G, P, D]`.
+            mask: which tokens each row may attend to.
+            read: picks the rows to compute, `[B, G, S, D] -> [B, G, R, D]`; None means
+                all. Only one row of the last layer is ever used.
+            beside: `attention` or `mlp` -> a function of that part's normalised input,
+                whose result is added to that part's output.
+
+        Returns:
+            The layer's output for the rows that `read` picks.
+        """
+        beside = beside or {}
+        results = self.precision.results
+        norm = LayerNorm(self.size.epsilon, dtype=results, name="ln_1")
+        normed = norm(tokens)
+        rows, onward = (
+            (normed, tokens) if read is None else (read(normed), read(tokens))
+        )
+        onward = onward + Attention(
+            self.size, self.precision, self.splash, name="attention"
+        )(rows, normed, [norm(group) for group in prompts], mask)
+        if "attention" in beside:
+            onward = onward + beside["attention"](rows)
+        onward = name_saved(onward, "attended")
+        rows = LayerNorm(self.size.epsilon, dtype=results, name="ln_2")(onward)
+        onward = onward + Mlp(self.size, self.precision, name="mlp")(rows)
+        return onward + beside["mlp"](rows) if "mlp" in beside else onward

@@ -1,0 +1,64 @@
+"""CLIP for videos and captions: two towers that meet in one space."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, UInt8
+
+from vop_jax.model.clip.sizes import ClipSize
+from vop_jax.model.compute import ComputeConfig
+from vop_jax.model.prompts.config import PromptConfig
+from vop_jax.model.towers import TextTower, VisionTower
+
+
+def normalize(features: Float[Array, "*n E"]) -> Float[Array, "*n E"]:
+    """Scales each feature to length 1."""
+    return features / jnp.linalg.norm(features, axis=-1, keepdims=True)
+
+
+class DualEncoder(nn.Module):
+    """Both towers of CLIP, prompted or not.
+
+    Collections: `params` holds the backbone, `prompts` what is added to it.
+
+    Attributes:
+        size: the backbone's shape.
+        prompt_config: what is added to the backbone.
+        compute: how the towers compute.
+        renormalize_video: whether the mean over frames is scaled to length 1 again;
+            the authors' released model does not.
+    """
+
+    size: ClipSize
+    prompt_config: PromptConfig = PromptConfig()
+    compute: ComputeConfig = ComputeConfig()
+    renormalize_video: bool = False
+
+    def on(self, device: Any) -> "DualEncoder":
+        """The same model as a device, a `jax.Device`, computes it."""
+        return self.clone(compute=self.compute.on(device, self.size))
+
+    def setup(self):
+        """Declares the submodules."""
+        towers = (self.size, self.prompt_config, self.compute)
+        self.vision = VisionTower(*towers)
+        self.text = TextTower(*towers)
+        self.logit_scale = self.param(
+            "logit_scale", nn.initializers.constant(jnp.log(1 / 0.07)), ()
+        )
+
+    def encode_videos(self, frames: UInt8[Array, "B F H W 3"]) -> Float[Array, "B E"]:
+        """The mean over frames of the frames' normalised embeddings, float32."""
+        video = normalize(self.vision(frames)).mean(axis=1)
+        return normalize(video) if self.renormalize_video else video
+
+    def encode_texts(self, ids: Int[Array, "B N"]) -> Float[Array, "B E"]:
+        """The captions' normalised embeddings, float32."""
+        return normalize(self.text(ids))
+
+    def __call__(
+        self, frames: UInt8[Array, "B F H W 3"], ids: Int[Array, "B N"]
+    ) -> tuple[Float[Array, "B E"], Float[Array, "B E"], Float[Array, ""]]:
+        """The embeddings of videos and captions, and the logit scale."""
+        return self.encode_videos(frames), self.encode_texts(ids), self.logit_scale

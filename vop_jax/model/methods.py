@@ -1,0 +1,136 @@
+"""The table of methods: what each adds to CLIP and which parameters it trains.
+
+It is data alone; `trained` applies it to a model's parameters.
+"""
+
+import dataclasses
+
+from data_pipelines.console.names import pick
+from vop_jax.model.prompts.config import PromptConfig
+
+# Patterns of all backbone parameters. A leaf of `params` that matches none of them is
+# an error: otherwise a new parameter would be frozen by accident.
+BACKBONE = (
+    r"params/(vision|text)/(layers|last_layer)/(attention|mlp|ln_[12])/.*",
+    r"params/(vision|text)/(ln_pre|ln_post|ln_final)/.*",
+    r"params/(vision|text)/(position_embedding|projection)",
+    r"params/vision/(class_embedding|patch_embedding)",
+    r"params/text/token_embedding",
+    r"params/logit_scale",
+)
+_PROMPTS = (r"prompts/.*",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method: a row of the paper's Table 1.
+
+    Attributes:
+        trained: patterns of the parameters that train; a parameter may match only one.
+        text_length: prompts of each text layer.
+        video_length: prompts shared by all frames of each per-frame layer.
+        position_length: prompts of each frame position (P).
+        context_length: prompts generated from the frames' context (C).
+        joint_layers: whether the last third of the layers attends jointly (F).
+        adapter: the part of a layer that adapters run in parallel to, `attention` or
+            `mlp`; empty means no adapters.
+        about: one line that helps a user choose a method.
+    """
+
+    trained: tuple[str, ...] = ()
+    text_length: int = 0
+    video_length: int = 0
+    position_length: int = 0
+    context_length: int = 0
+    joint_layers: bool = False
+    adapter: str = ""
+    about: str = ""
+
+    def prompt_config(self, layers: int, num_frames: int = 12) -> PromptConfig:
+        """The method's prompts for a vision tower of that many layers.
+
+        The last third of the layers is joint: after layer 8 of the paper's 12, after
+        layer 3 of the demo's 4.
+        """
+        joint = max(1, layers // 3) if self.joint_layers else 0
+        return PromptConfig(
+            text_length=self.text_length,
+            video_length=self.video_length,
+            position_length=self.position_length,
+            context_length=self.context_length,
+            joint_length=self.text_length if joint else 0,
+            split_layer=layers - joint if joint else -1,
+            num_frames=num_frames,
+            adapter=self.adapter,
+        )
+
+
+METHODS = {
+    "zero_shot": Method(about="CLIP without tuning; nothing is trained"),
+    "full": Method(BACKBONE, about="every weight of CLIP is trained"),
+    "bias": Method((r"params/.*/bias",), about="every bias of CLIP is trained"),
+    "proj": Method(
+        (r"params/(vision|text)/projection",), about="the two output projections"
+    ),
+    "partial": Method(
+        (r"params/(vision|text)/last_layer/.*",), about="the last layer of both towers"
+    ),
+    "adapter_attn": Method(
+        _PROMPTS, adapter="attention", about="adapters in parallel to each attention"
+    ),
+    "adapter_ffn": Method(
+        _PROMPTS, adapter="mlp", about="adapters in parallel to each MLP"
+    ),
+    "vop": Method(
+        _PROMPTS,
+        text_length=8,
+        video_length=8,
+        about="text and video prompts in every layer; ignores the order of frames",
+    ),
+    "vop_p": Method(
+        _PROMPTS,
+        text_length=8,
+        video_length=4,
+        position_length=4,
+        about="vop with half of the video prompts specific to the frame position",
+    ),
+    "vop_c": Method(
+        _PROMPTS,
+        text_length=8,
+        video_length=4,
+        context_length=4,
+        about="vop with half of the video prompts generated from all frames",
+    ),
+    "vop_f": Method(
+        _PROMPTS,
+        text_length=8,
+        video_length=8,
+        joint_layers=True,
+        about="vop with attention across all frames in the last layers",
+    ),
+    "vop_fp": Method(
+        _PROMPTS,
+        text_length=8,
+        video_length=4,
+        position_length=4,
+        joint_layers=True,
+        about="vop_p and vop_f combined",
+    ),
+    "vop_fc": Method(
+        _PROMPTS,
+        text_length=8,
+        video_length=4,
+        context_length=4,
+        joint_layers=True,
+        about="vop_c and vop_f combined, the paper's best",
+    ),
+}
+
+
+def find_method(name: str) -> Method:
+    """The row of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    return pick(METHODS, name, "method")

@@ -1,0 +1,120 @@
+"""Number, position and initial values of what is added to the frozen CLIP."""
+
+import dataclasses
+from typing import Annotated
+
+from data_pipelines.console.errors import UserError
+from data_pipelines.console.ranges import Range
+from vop_jax.model.prompts.text_layout import prompt_slots
+
+# The context modelling modules, of `context`.
+CMMS = ("bilstm", "lstm", "transformer")
+# What generated tokens are used for, see `sources`.
+CMM_ROLES = ("prompts", "update_cls")
+# The parts of a layer that an adapter can run in parallel to.
+PLACES = ("attention", "mlp")
+# Prompts of a layer, and more layers than any tower has.
+_LENGTHS, _LAYERS = Range(0, 4_096), 10_000
+_SIGNED = Range(-1_000, 1_000)
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptConfig:
+    """What is added to CLIP and where; with all lengths 0 it is CLIP itself.
+
+    Attributes:
+        text_length: number of prompts of each prompted text layer.
+        video_length: number of prompts of each per-frame layer, shared by all frames.
+        position_length: number of prompts specific to each frame position (P).
+        context_length: number of prompts generated from the frames' context (C).
+        joint_length: number of prompts of each joint layer (F).
+        first_layer: the first prompted layer of both towers, counted from 1.
+        last_layer: the last prompted layer, inclusive; 0, or more than a tower has,
+            means the tower's last.
+        split_layer: K_s, the number of layers in which each frame attends only to
+            itself; later layers attend jointly over all frames. -1 means all layers (no
+            joint attention).
+        num_frames: F, which sizes whatever is specific to a frame position.
+        text_layout: position of the text prompts: `prefix` (before the words) or
+            `modelscope` (the authors' released checkpoint).
+        cmm: the context modelling module: `bilstm`, `lstm` or `transformer`.
+        cmm_role: use of the generated tokens: as `prompts`, or with `update_cls` the
+            one generated token is added to each frame's class token.
+        adapter: the part of a layer that adapters run in parallel to, `attention` or
+            `mlp`; empty means no adapters.
+        adapter_width: W, the width of the adapters' bottleneck.
+        prompt_std: standard deviation of the prompts' initial values.
+        frame_position_std: standard deviation of the frame positional embedding's
+            initial values.
+        context_forget_bias: initial value of the context LSTM's forget gate bias.
+        context_fc_scale: factor on the initial weights of the context module's output
+            layer.
+    """
+
+    text_length: Annotated[int, _LENGTHS] = 0
+    video_length: Annotated[int, _LENGTHS] = 0
+    position_length: Annotated[int, _LENGTHS] = 0
+    context_length: Annotated[int, _LENGTHS] = 0
+    joint_length: Annotated[int, _LENGTHS] = 0
+    first_layer: Annotated[int, Range(1, _LAYERS)] = 1
+    last_layer: Annotated[int, Range(0, _LAYERS)] = 0
+    split_layer: Annotated[int, Range(-1, _LAYERS)] = -1
+    num_frames: Annotated[int, Range(1, 4_096)] = 12
+    text_layout: str = "prefix"
+    cmm: str = "bilstm"
+    cmm_role: str = "prompts"
+    adapter: str = ""
+    adapter_width: Annotated[int, Range(1, 65_536)] = 64
+    prompt_std: Annotated[float, Range(0, 1_000)] = 0.02
+    frame_position_std: Annotated[float, Range(0, 1_000)] = 0.02
+    context_forget_bias: Annotated[float, _SIGNED] = 0.0
+    context_fc_scale: Annotated[float, _SIGNED] = 1.0
+
+    def check(self) -> None:
+        """Checks the values that need no knowledge of the backbone.
+
+        Raises:
+            UserError: two of them do not go together.
+        """
+        rules = [
+            (
+                self.last_layer == 0 or self.last_layer >= self.first_layer,
+                "config.prompts.last_layer must not be before first_layer (0: the last "
+                "layer)",
+            ),
+            (
+                self.cmm_role == "prompts" or self.context_length <= 1,
+                "config.prompts.cmm_role=update_cls adds one token to each class "
+                "token; set config.prompts.context_length=1",
+            ),
+            (
+                self.text_layout == "prefix"
+                or (self.first_layer == 1 and not self.last_layer),
+                "config.prompts.text_layout=modelscope has prompts in every layer; "
+                "leave config.prompts.first_layer at 1 and last_layer at 0",
+            ),
+        ]
+        for holds, message in rules:
+            if not holds:
+                raise UserError(message)
+
+    def split(self, layers: int) -> int:
+        """K_s for a tower of that many layers."""
+        return layers if self.split_layer < 0 else self.split_layer
+
+    def text_slots(self, context_length: int) -> list[int]:
+        """The positions of the text sequence that hold prompts; none with `prefix`."""
+        return prompt_slots(self.text_layout, self.text_length, context_length)
+
+    def caption_length(self, context_length: int) -> int:
+        """The most tokens a caption may have, SOT and EOT included."""
+        return context_length - len(self.text_slots(context_length))
+
+    def bound_to_frames(self, layers: int) -> bool:
+        """Whether any parameter is specific to a frame position, which fixes F."""
+        learned = self.context_length and self.cmm == "transformer"
+        return bool(self.position_length or learned or self.split(layers) < layers)
+
+    def prompted(self, layers: int) -> tuple[int, int]:
+        """The half-open range of prompted layers, counted from 0."""
+        return self.first_layer - 1, min(self.last_layer or layers, layers)

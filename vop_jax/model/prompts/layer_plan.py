@@ -1,0 +1,109 @@
+"""The layer plan: segments of consecutive layers, and what is added to each layer."""
+
+import functools
+import itertools
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array
+
+
+class Source(NamedTuple):
+    """Something added to consecutive layers, such as a table of prompts.
+
+    Attributes:
+        first: the layer of the first row, counted from 0.
+        rows: arrays with a leading layer axis, or an empty tuple.
+        make: (one layer's row, the layer's input) -> what is added.
+    """
+
+    first: int
+    rows: Any
+    make: Callable[[Any, Array], Array]
+
+
+class Additions(NamedTuple):
+    """All sources that add to consecutive layers.
+
+    Attributes:
+        prompts: sources of prompts `[P, D]`, `[G, P, D]` or `[B, G, P, D]`, given the
+            tokens `[B, G, S, D]` that enter a layer.
+        updates: sources of replaced input tokens, given the layer's input tokens.
+        beside: part of a layer (`attention`, `mlp`) -> the source of what is added to
+            that part's output, given that part's normalised input.
+    """
+
+    prompts: tuple[Any, ...] = ()
+    updates: tuple[Any, ...] = ()
+    beside: Mapping[str, Any] = {}
+
+
+NOTHING = Additions()
+
+
+def _each(function: Callable[..., Any], additions: Additions, *rest: Any) -> Any:
+    """Maps a function over all sources."""
+    return jax.tree.map(
+        function, additions, *rest, is_leaf=lambda x: isinstance(x, Source)
+    )
+
+
+def rows_of(additions: Additions) -> Any:
+    """The rows of all sources, with a leading layer axis."""
+    return _each(lambda source: source.rows, additions)
+
+
+def bind(additions: Additions, rows: Any) -> Additions:
+    """One layer's sources, as functions of the layer's input alone."""
+    return _each(
+        lambda source, row: functools.partial(source.make, row), additions, rows
+    )
+
+
+class Segment(NamedTuple):
+    """Consecutive layers with the same kinds of additions; layers count from 0.
+
+    Attributes:
+        start: the first layer.
+        stop: one past the last layer.
+        joint: whether attention is joint over all frames.
+        additions: what is added to these layers; its rows are those of these layers.
+    """
+
+    start: int
+    stop: int
+    joint: bool = False
+    additions: Additions = NOTHING
+
+
+def plan_layers(
+    layers: int,
+    split: int,
+    prompted: tuple[int, int],
+    per_frame: Additions,
+    joint: Additions = NOTHING,
+) -> list[Segment]:
+    """Divides a tower's layers into segments.
+
+    Args:
+        layers: K.
+        split: K_s, the split layer; from there on attention is joint.
+        prompted: half-open range of the layers that anything is added to.
+        per_frame: what is added to the layers before the split layer.
+        joint: what is added to the joint layers.
+    """
+    first, last = prompted
+    plan = []
+    for start, stop in itertools.pairwise(sorted({0, first, last, split, layers})):
+        additions = joint if start >= split else per_frame
+
+        def cut(source: Source, start: int = start, stop: int = stop) -> Source:
+            part = operator.itemgetter(slice(start - source.first, stop - source.first))
+            return source._replace(rows=jax.tree.map(part, source.rows))
+
+        inside = first <= start and stop <= last
+        kept = _each(cut, additions) if inside else NOTHING
+        plan.append(Segment(start, stop, start >= split, kept))
+    return plan

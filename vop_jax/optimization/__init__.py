@@ -1,0 +1,5 @@
+"""One update: loss, gradient, optimizer, step.
+
+Imports: console, devices, model.
+Start reading at `train_step`.
+"""

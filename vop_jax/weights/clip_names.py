@@ -1,8 +1,9 @@
-"""Other projects' names of CLIP's tensors <-> Hugging Face's, as data.
+"""Other projects' names of CLIP's tensors <-> Hugging Face's, as a table.
 
-A record says which Hugging Face tensors one of theirs becomes: one of the same shape,
-one transposed, or several stacked on the first axis. One engine reads the records both
-ways and is strict: what is missing, left over or of another shape is refused.
+An entry maps one of their tensors to Hugging Face's: to one of the same shape, to its
+transpose, or to several that are stacked on the first axis. One engine applies the
+table in both directions and is strict: missing and unexpected tensors and other shapes
+are errors.
 """
 
 import dataclasses
@@ -11,19 +12,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data_pipelines.errors import UserError
-from vop_jax.conversion import LAYER, few
-from vop_jax.weight_files import Tensor
+from data_pipelines.console.errors import UserError
+from vop_jax.weights.records import LAYER, few, unwrapped
+from vop_jax.weights.tensors import Tensor
 
 
 @dataclasses.dataclass(frozen=True)
 class Rename:
-    """One tensor of theirs.
+    """One tensor of another project.
 
     Attributes:
-        theirs: its name, with `{layer}` where there is one per layer.
+        theirs: its name, with `{layer}` if there is one per layer.
         ours: the Hugging Face names; several are equal parts of its first axis.
-        transposed: whether it is a matrix that is applied from the other side.
+        transposed: whether it is the transpose of Hugging Face's matrix.
     """
 
     theirs: str
@@ -64,7 +65,7 @@ OPENAI = (
     Rename("visual.positional_embedding", (f"{_VISION}.position_embedding.weight",)),
     Rename("visual.proj", ("visual_projection.weight",), transposed=True),
     Rename("visual.conv1.weight", (f"{_VISION}.patch_embedding.weight",)),
-    # The misspelling is the name in every published file.
+    # The misspelling is the published name.
     *_parts("visual.ln_pre", "vision_model.pre_layrnorm", "weight", "bias"),
     *_tower("visual.", "vision_model"),
     *_parts("visual.ln_post", "vision_model.post_layernorm", "weight", "bias"),
@@ -72,7 +73,7 @@ OPENAI = (
     Rename("token_embedding.weight", (f"{_TEXT}.token_embedding.weight",)),
     *_parts("ln_final", "text_model.final_layer_norm", "weight", "bias"),
 )
-# What files hold besides the weights: sizes that the weights' shapes tell, and buffers.
+# Entries besides the weights: sizes that also follow from shapes, and buffers.
 _IGNORED = {
     "input_resolution",
     "context_length",
@@ -81,13 +82,31 @@ _IGNORED = {
     f"{_TEXT}.position_ids",
     f"{_VISION}.position_ids",
 }
-# open_clip's models with a text tower of its own keep it under `text.`.
+# open_clip's models with a custom text tower store it under `text.`.
 _OPEN_CLIP_TEXT = re.compile(
     r"text\.(?=(transformer|token_embedding|positional_embedding|ln_final|attn_mask"
     r"|text_projection)\b)"
 )
-# The authors' release: a whole CLIP, its parts once more under the encoders that use
-# them, and the prompts. Prefix of a copy -> prefix of what it repeats.
+# Parts that other models add to a CLIP or replace -> the model they identify.
+_FOREIGN = {
+    r"transformerClip\.|frame_position_embeddings\.": (
+        "CLIP4Clip's seqTransf, a Transformer over the features of a CLIP's frames"
+    ),
+    r"lstm_visual\.": "CLIP4Clip's seqLSTM, an LSTM over the features of frames",
+    r"(cross|similarity_dense)\.": "CLIP4Clip's tightTransf, a joint Transformer",
+    r"(mit|prompts_generator|prompts_visual_layernorm)\.": (
+        "X-CLIP, which attends between frames"
+    ),
+    r"vision_model\.head\.|text_model\.head\.": "a SigLIP",
+    r"visual\.trunk\.": "an open_clip model with a tower of timm",
+    r"visual\.attn_pool\.": "a CLIP that pools by attention (CoCa, PE)",
+    r"text_decoder\.": "a captioner (CoCa, BLIP)",
+    r"text\.(transformer\.encoder|transformer\.shared|roberta)\.": (
+        "an open_clip model with a text tower of Hugging Face"
+    ),
+}
+# The authors' release holds a complete CLIP, copies of its parts under the encoders
+# that use them, and the prompts. Prefix of a copy -> prefix of the original.
 _MODELSCOPE = "clip."
 _COPIES = {"image_encoder.": "visual.", "text_encoder.": ""}
 MODELSCOPE_PROMPTS = {
@@ -101,10 +120,10 @@ class NamedModel:
     """A model under Hugging Face's names, and what was tuned on it.
 
     Attributes:
-        format: `huggingface`, `openai` (open_clip's names are the same) or
-            `modelscope`.
+        format: `huggingface`, `openai` (also for open_clip, whose names are the same)
+            or `modelscope`.
         clip: the CLIP.
-        prompts: what was added, under the names of `tuned.safetensors`.
+        prompts: added parameters, under the names of `tuned.safetensors`.
     """
 
     format: str
@@ -113,17 +132,21 @@ class NamedModel:
 
 
 def recognise(tensors: Mapping[str, Tensor], where: str) -> NamedModel:
-    """Tells what model named tensors are, and gives it Hugging Face's names.
+    """Recognises a model by its tensors' names, and renames them to Hugging Face's.
 
     Args:
         tensors: by their names in the file.
-        where: what to call the file in an error.
+        where: names the file in an error.
 
     Raises:
-        UserError: no CLIP with a Transformer for images, or not the whole of it.
+        UserError: it is not a CLIP with a vision Transformer, or is incomplete.
     """
-    # What distributed training puts in front of every name.
-    tensors = {name.removeprefix("module."): x for name, x in tensors.items()}
+    tensors = unwrapped(tensors, where)
+    # The other axes of an empty tensor may have any size, and sizes are read from them.
+    empty = [name for name, x in tensors.items() if 0 in x.shape]
+    if empty:
+        raise UserError(f"{where}: {few(sorted(empty))} is empty, which no CLIP has")
+    _check_foreign(tensors, where)
     if "vision_model.embeddings.patch_embedding.weight" in tensors:
         kept = {k: x for k, x in tensors.items() if k not in _IGNORED}
         return NamedModel("huggingface", kept)
@@ -138,17 +161,28 @@ def recognise(tensors: Mapping[str, Tensor], where: str) -> NamedModel:
         or "visual.layer1.0.conv1.weight" in tensors
     ):
         raise UserError(
-            f"{where} is no CLIP with a vision Transformer: it holds "
+            f"{where} is not a CLIP with a vision Transformer: it holds "
             f"{few(sorted(tensors)) if tensors else 'no tensors'}"
         )
     kept = {name: x for name, x in tensors.items() if name not in _IGNORED}
     return NamedModel(form, _to_hugging_face(kept, where), prompts)
 
 
+def _check_foreign(tensors: Mapping[str, Tensor], where: str) -> None:
+    for pattern, what in _FOREIGN.items():
+        part = re.compile(pattern)
+        name = next((x for x in tensors if part.match(x)), None)
+        if name is not None:
+            raise UserError(
+                f"{where} is {what}, which is not supported (it holds {few([name])}); "
+                "use a CLIP with a plain vision Transformer"
+            )
+
+
 def _modelscope(
     tensors: Mapping[str, Tensor], where: str
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The CLIP under OpenAI's names, and the prompts."""
+    """Splits the authors' release: the CLIP under OpenAI's names, and the prompts."""
     clip, prompts = {}, {}
     for name, tensor in tensors.items():
         if name.startswith(_MODELSCOPE):
@@ -163,7 +197,7 @@ def _modelscope(
         original = prefix and _COPIES[prefix] + name.removeprefix(prefix)
         if original not in clip:
             raise UserError(f"{where} holds {name}, which no released VoP has")
-        # One tensor there; two that differ would be two models.
+        # They are one tensor in the release; two that differ would be two models.
         if not np.array_equal(tensor.read(), clip[original].read()):
             raise UserError(
                 f"{where}: {name} and {_MODELSCOPE}{original} differ, but they are one "
@@ -175,7 +209,7 @@ def _modelscope(
 
 
 def _modelscope_prompts(name: str, tensor: Tensor, where: str) -> Tensor:
-    """Prompts `[K, P, D]`; those of the frames have an axis of 1 after the layers'."""
+    """Prompts `[K, P, D]`; video prompts are stored as `[K, 1, P, D]`."""
     shape = tensor.shape
     if len(shape) == 4 and shape[1] == 1:
         shape = (shape[0], *shape[2:])
@@ -185,7 +219,7 @@ def _modelscope_prompts(name: str, tensor: Tensor, where: str) -> Tensor:
 
 
 def _expanded(records: Sequence[Rename], names: Sequence[str]) -> list[Rename]:
-    """The records with their layers counted from the names there are."""
+    """The table with `{layer}` expanded, for the layers that the names have."""
     whole = []
     for record in records:
         if LAYER not in record.theirs:
@@ -195,7 +229,8 @@ def _expanded(records: Sequence[Rename], names: Sequence[str]) -> list[Rename]:
             re.escape(record.theirs).replace(re.escape(LAYER), r"(\d+)")
         )
         found = [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
-        for i in range(max(found, default=-1) + 1):
+        # A name may state any layer; no model has more layers than tensors.
+        for i in range(min(max(found, default=-1), len(names)) + 1):
             whole.append(
                 Rename(
                     record.theirs.replace(LAYER, str(i)),
@@ -226,8 +261,8 @@ def _to_hugging_face(tensors: Mapping[str, Tensor], where: str) -> dict[str, Ten
     left = sorted(tensors.keys() - used)
     if missing or left:
         raise UserError(
-            f"{where} is not the CLIP its names say: missing {few(missing)}; left over "
-            f"{few(left)}"
+            f"{where} is not the CLIP its names say: missing {few(missing)}; "
+            f"unexpected {few(left)}"
         )
     return named
 
@@ -245,7 +280,7 @@ def _reader(tensor: Tensor, record: Rename, part: int):
 
 
 def to_openai(clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A CLIP under OpenAI's names, in the order of OpenAI's files."""
+    """Renames a CLIP to OpenAI's names, in the order of OpenAI's files."""
     reverse = {record.ours[0]: record for record in OPENAI}
     pattern = re.compile(r"\.layers\.(\d+)\.")
     layers = [
@@ -294,7 +329,7 @@ def to_modelscope(
         named[theirs] = tensor
     for name, tensor in openai.items():
         vision = name.startswith("visual.")
-        # The encoder of captions has no use for the scale.
+        # The copy under the text encoder has no logit scale.
         if name == "logit_scale":
             continue
         copy = "image_encoder." + name[7:] if vision else "text_encoder." + name

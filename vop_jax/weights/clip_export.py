@@ -1,7 +1,6 @@
-"""Writes a CLIP, and what was tuned on it, in anybody's format."""
+"""Writes a CLIP and its tuned parameters in the format of another project."""
 
 import math
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -10,16 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.errors import UserError
-from data_pipelines.terminal import progress, say, warn
-from vop_jax.backbone import file_sha256, save_size
-from vop_jax.clip_layouts import MODELSCOPE_PROMPTS, to_modelscope, to_openai
-from vop_jax.clip_source import ClipSource, open_clip_source
-from vop_jax.torch_writer import write_torch
-from vop_jax.tuned import TUNED, write_tuned
-from vop_jax.weight_files import WEIGHTS, Tensor, write_safetensors
+from data_pipelines.console.errors import UserError
+from data_pipelines.console.terminal import progress, say, warn
+from vop_jax.runtime.new_folder import new_folder
+from vop_jax.weights.backbone import file_sha256
+from vop_jax.weights.clip_import import ClipSource, heads_of, open_clip_source
+from vop_jax.weights.clip_names import MODELSCOPE_PROMPTS, to_modelscope, to_openai
+from vop_jax.weights.file_names import TUNED, WEIGHTS
+from vop_jax.weights.hugging_face_config import save_size
+from vop_jax.weights.packaged_tokenizer import (
+    CLIP_VOCABULARY,
+    write_packaged_tokenizer,
+)
+from vop_jax.weights.tensors import Tensor, write_safetensors
+from vop_jax.weights.torch_writer import write_torch
+from vop_jax.weights.tuned import write_tuned
 
-# sha256 of OpenAI's files, as their own download addresses state it.
+# SHA-256 of OpenAI's files, as stated in their download URLs -> the model.
 OFFICIAL = {
     "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af": "ViT-B/32",
     "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f": "ViT-B/16",
@@ -34,53 +40,53 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
     "special_tokens_map.json",
+    "added_tokens.json",
 )
 
 
-def convert(path: Path, output: Path, target: str, activation: str = "") -> None:
-    """Converts a checkpoint; the output appears whole or not at all.
+def convert(
+    path: Path,
+    output: Path,
+    target: str,
+    activation: str = "",
+    heads: tuple[int, int] = (0, 0),
+) -> None:
+    """Converts a checkpoint; the output appears complete or not at all.
 
     Args:
-        path: see `clip_source.open_clip_source`.
+        path: see `clip_import.open_clip_source`.
         output: a folder that does not exist yet.
         target: `huggingface`, `openai` or `modelscope`.
-        activation: see `clip_source.open_clip_source`.
+        activation: see `clip_import.open_clip_source`.
+        heads: see `clip_import.open_clip_source`.
 
     Raises:
-        UserError: the input is missing, damaged or no CLIP, the output exists, or the
-            target has no place for what the input holds.
+        UserError: the input is missing, damaged or not a CLIP; the output exists, is
+            being written or cannot be written; or the target format cannot represent
+            the input.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output} exists already; give another --output")
-    with ExitStack() as stack:
-        source = open_clip_source(path, activation, stack)
+    with new_folder(output) as partial, ExitStack() as stack:
+        source = open_clip_source(path, activation, stack, heads)
         for file in source.weights.files:
             sha256 = file_sha256(file)
             known = OFFICIAL.get(sha256)
             note = f", OpenAI's {known}" if known else ""
             say(f"{file}: sha256 {sha256}{note}")
         if source.assumed:
-            warn(f"{path} does not say it, so taken for granted: {source.assumed}")
-        partial = output.with_name(f".{output.name}.partial")
-        # What a conversion left that was killed.
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        stack.callback(shutil.rmtree, partial, ignore_errors=True)
+            warn(f"{path} does not say it, so it is assumed: {source.assumed}")
         _WRITERS[target](source, partial)
-        if output.is_dir():
-            output.rmdir()
-        os.replace(partial, output)
     say(f"{source.format} -> {target}: {output}")
 
 
 def _written(tensors: Mapping[str, Tensor], write: Callable[[Any], None]) -> None:
-    """Runs a writer that tells each tensor's bytes, and shows how far it is."""
+    """Runs a writer that reports each tensor's bytes, and shows its progress."""
     size = sum(4 * math.prod(tensor.shape) for tensor in tensors.values())
     with progress("converting", round(size / 1e6), "MB") as bar:
         write(lambda count: bar.advance(count / 1e6))
 
 
-def _write_hugging_face(source: ClipSource, folder: Path) -> None:
+def write_hugging_face(source: ClipSource, folder: Path) -> None:
+    """Writes a CLIP as a Hugging Face folder, with its tokenizer if that is known."""
     weights = folder / WEIGHTS
     _written(
         source.clip,
@@ -90,6 +96,11 @@ def _write_hugging_face(source: ClipSource, folder: Path) -> None:
     for name in _TOKENIZER_FILES:
         if source.folder is not None and (source.folder / name).is_file():
             shutil.copyfile(source.folder / name, folder / name)
+    if source.size.vocabulary == CLIP_VOCABULARY and not any(
+        (folder / name).exists() for name in ("tokenizer.json", "vocab.json")
+    ):
+        # So that the folder needs no other package to be used.
+        write_packaged_tokenizer(folder)
     if source.added:
         named = {name: tensor.read() for name, tensor in source.added.items()}
         metadata = source.metadata | {"backbone_sha256": file_sha256(weights)}
@@ -102,9 +113,9 @@ def _write_openai(source: ClipSource, folder: Path) -> None:
     if source.added:
         raise UserError(
             f"OpenAI's format has no place for {', '.join(sorted(source.added)[:3])}; "
-            "give --to=huggingface, or the bare CLIP"
+            "use --to=huggingface, or the bare CLIP"
         )
-    _check_openai_size(source)
+    check_openai_size(source)
     _write_torch(folder / "clip.pt", to_openai(source.clip))
 
 
@@ -119,10 +130,10 @@ def _write_modelscope(source: ClipSource, folder: Path) -> None:
         raise UserError(
             "the released VoP has text and video prompts in every layer, the text's in "
             f"its own layout (text_layout=modelscope); this is {metadata['method']} "
-            f"with text_layout={metadata['text_layout']}; give --to=huggingface"
+            f"with text_layout={metadata['text_layout']}; use --to=huggingface"
         )
-    _check_openai_size(source)
-    # The names that the authors' code opens.
+    check_openai_size(source)
+    # The file names that the authors' code opens.
     name = "VoP_msrvtt9k.pth" if prompts else "VoPSE_msrvtt9k.pth"
     named = to_modelscope(source.clip, prompts)
     _write_torch(folder / name, named, wrap="state_dict")
@@ -143,22 +154,29 @@ def _write_torch(path: Path, tensors: Mapping[str, Tensor], wrap: str = "") -> N
     _written(tensors, write)
 
 
-def _check_openai_size(source: ClipSource) -> None:
-    """Makes sure that code which knows shapes alone builds the same model."""
+def check_openai_size(source: ClipSource) -> None:
+    """Checks that OpenAI's code, which infers sizes from shapes, builds this model."""
     for name in ("vision", "text"):
         tower = getattr(source.size, name)
         if tower.heads != tower.width // 64 or tower.mlp != 4 * tower.width:
             raise UserError(
                 f"the {name} tower has {tower.heads} heads and a feed-forward part of "
                 f"{tower.mlp} at width {tower.width}; OpenAI's code takes "
-                f"{tower.width // 64} and {4 * tower.width}; give --to=huggingface"
+                f"{tower.width // 64} and {4 * tower.width}; use --to=huggingface"
+            )
+        published = heads_of(name, tower.width)
+        if published not in (0, tower.heads):
+            raise UserError(
+                f"the {name} tower has {tower.heads} heads at width {tower.width}, "
+                f"where published CLIPs have {published}; OpenAI's format cannot say "
+                "so; use --to=huggingface"
             )
         if tower.activation != "quick_gelu":
             warn(f"the {name} tower has {tower.activation}, which OpenAI's code lacks")
 
 
 _WRITERS = {
-    "huggingface": _write_hugging_face,
+    "huggingface": write_hugging_face,
     "openai": _write_openai,
     "modelscope": _write_modelscope,
 }

@@ -1,28 +1,29 @@
-"""Name and layout conversion as data: records, and one engine for both ways.
+"""Conversion of names and layouts as data: records, and one engine for both directions.
 
-A record says where a tensor of a PyTorch model lands in the parameter tree. The engine
-is strict both ways: a source that no record wants and a target that no source fills are
+A record maps a tensor of a PyTorch model to a path in the parameter tree. The engine is
+strict in both directions: a source without a record and a target without a source are
 errors that list both sides.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
-from data_pipelines.errors import UserError
-from vop_jax.weight_files import Tensor
+from data_pipelines.console.errors import UserError
+from vop_jax.weights.tensors import Tensor
 
-# What stands for the layer number in a source name and in a target path. The last
-# layer is stored apart from the stacked others, see `towers`.
+# Placeholder of the layer number in source names and target paths. The last layer is
+# stored apart from the stacked others, see `model/towers.py`.
 LAYER = "{layer}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A change of layout and its inverse, given the leaf's target shape."""
+    """A change of layout and its inverse, given the target's shape."""
 
     forward: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
     inverse: Callable[[np.ndarray], np.ndarray]
@@ -45,12 +46,12 @@ CONVOLUTION = Layout(
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
-    """One tensor: its PyTorch name, its path in the tree, and the layout between.
+class TensorRecord:
+    """One tensor: its PyTorch name, its path in the tree, and the change of layout.
 
     Attributes:
-        source: name, with `{layer}` where there is one per layer.
-        target: path with `/`, with `{layer}` where it is a tower's layer.
+        source: name, with `{layer}` if there is one per layer.
+        target: path with `/`, with `{layer}` if it is in a tower's layer.
         layout: how the tensor is rearranged.
     """
 
@@ -59,7 +60,39 @@ class Record:
     layout: Layout = SAME
 
 
-def _places(record: Record, layers: int) -> Iterable[tuple[str, str, int | None]]:
+# Wrapper modules that appear in parameter names: at the front those for data
+# parallelism, anywhere those that compile, shard or checkpoint a part of a model.
+_WRAPPED = re.compile(
+    r"^(?:module\.)+|(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+
+
+def unwrapped(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Removes the prefixes of PyTorch's wrapper modules from tensor names.
+
+    Raises:
+        UserError: two tensors would get the same name.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        bare, times = name, 1
+        while times:
+            bare, times = _WRAPPED.subn("", bare)
+        if bare in found:
+            raise UserError(
+                f"{where} holds {few([bare])} twice, once of them as {few([name])}; "
+                "save one model"
+            )
+        found[bare] = tensor
+    return found
+
+
+def is_wrapped(name: str) -> bool:
+    """Whether a name contains a wrapper module's prefix."""
+    return _WRAPPED.search(name) is not None
+
+
+def _places(record: TensorRecord, layers: int) -> Iterable[tuple[str, str, int | None]]:
     """Yields (source name, target path, index on the stacked axis or None)."""
     if LAYER not in record.source:
         yield record.source, record.target, None
@@ -73,27 +106,27 @@ def _places(record: Record, layers: int) -> Iterable[tuple[str, str, int | None]
 
 
 def check_names(
-    records: Sequence[Record],
+    records: Sequence[TensorRecord],
     tensors: Mapping[str, Tensor],
     shapes: Mapping[str, tuple[int, ...]],
-    layers: Callable[[Record], int],
+    layers: Callable[[TensorRecord], int],
     where: str,
-) -> list[tuple[Record, str, str, int | None]]:
-    """Makes sure that named tensors are a parameter tree, without reading any.
+) -> list[tuple[TensorRecord, str, str, int | None]]:
+    """Checks that named tensors fill a parameter tree, without reading any.
 
     Args:
         records: the conversion.
-        tensors: all there are; one that no record wants is an error.
-        shapes: target path -> shape, the stacked axis included; other targets of the
-            records are left alone.
+        tensors: all tensors; one without a record is an error.
+        shapes: target path -> shape, including the stacked axis; other targets of the
+            records are ignored.
         layers: the number of layers of a record's tower.
-        where: what to call the source in an error.
+        where: names the source in an error.
 
     Returns:
         (record, name, target path, index on the stacked axis or None) of each tensor.
 
     Raises:
-        UserError: names missing or left over, or a shape that does not fit.
+        UserError: a tensor is missing or unexpected, or a shape does not fit.
     """
     left, missing, placed = set(tensors), [], []
     for record in records:
@@ -110,11 +143,11 @@ def check_names(
     if missing or left or unfilled:
         raise UserError(
             f"{where} is not this model: missing {few(missing)}; "
-            f"left over {few(sorted(left))}; unfilled {few(unfilled)}"
+            f"unexpected {few(sorted(left))}; unfilled {few(unfilled)}"
         )
     for record, source, target, index in placed:
         shape = shapes[target] if index is None else shapes[target][1:]
-        # All of it one zero, so that nothing is read or moved.
+        # A broadcast zero stands in for the tensor, so that nothing is read or copied.
         sample = np.broadcast_to(np.float32(0), tensors[source].shape)
         try:
             fits = record.layout.forward(sample, shape).shape == shape
@@ -129,34 +162,45 @@ def check_names(
 
 
 def to_tree(
-    records: Sequence[Record],
+    records: Sequence[TensorRecord],
     tensors: Mapping[str, Tensor],
     shapes: Mapping[str, tuple[int, ...]],
-    layers: Callable[[Record], int],
+    layers: Callable[[TensorRecord], int],
     where: str,
+    wanted: Callable[[str], bool] = lambda path: True,
 ) -> dict[str, Any]:
-    """Fills a parameter tree from named tensors; arguments as of `check_names`.
+    """Fills a parameter tree from named tensors.
+
+    Args:
+        records: as for `check_names`, and so are the next four.
+        tensors: all are checked.
+        shapes: of the complete tree.
+        layers: of a record's tower.
+        where: names the source.
+        wanted: which target paths are read; the others are not in the tree.
 
     Returns:
         The nested tree, float32.
     """
-    tree = {path: np.empty(shape, np.float32) for path, shape in shapes.items()}
-    for record, source, target, index in check_names(
-        records, tensors, shapes, layers, where
-    ):
+    # Checked before the tree is allocated: only what tensors fill takes memory.
+    placed = check_names(records, tensors, shapes, layers, where)
+    tree = {k: np.empty(x, np.float32) for k, x in shapes.items() if wanted(k)}
+    for record, source, target, index in placed:
+        if target not in tree:
+            continue
         part = tree[target][... if index is None else index]
         part[...] = record.layout.forward(tensors[source].read(), part.shape)
     return traverse_util.unflatten_dict(tree, sep="/")
 
 
 def to_names(
-    records: Sequence[Record],
+    records: Sequence[TensorRecord],
     tree: Mapping[str, Any],
-    layers: Callable[[Record], int],
+    layers: Callable[[TensorRecord], int],
 ) -> dict[str, np.ndarray]:
     """The inverse of `to_tree`: named tensors in PyTorch's layout.
 
-    A part of a tree gives a part of the names; a leaf that no record knows is an error.
+    A partial tree gives only its names; a leaf without a record is an error.
     """
     flat = traverse_util.flatten_dict(dict(tree), sep="/")
     named, used = {}, set()
@@ -167,7 +211,8 @@ def to_names(
             value = np.asarray(flat[target])
             used.add(target)
             value = record.layout.inverse(value if index is None else value[index])
-            named[source] = np.ascontiguousarray(value)
+            # `ascontiguousarray` would turn a scalar into a vector.
+            named[source] = np.asarray(value, order="C")
     unused = sorted(set(flat) - used)
     if unused:
         raise UserError(f"no record writes {few(unused)}")
@@ -175,7 +220,9 @@ def to_names(
 
 
 def targets_of(
-    records: Sequence[Record], names: Iterable[str], layers: Callable[[Record], int]
+    records: Sequence[TensorRecord],
+    names: Iterable[str],
+    layers: Callable[[TensorRecord], int],
 ) -> set[str]:
     """The target paths that named tensors belong to."""
     wanted = set(names)

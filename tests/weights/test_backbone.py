@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from data_pipelines.errors import UserError
-from vop_jax import backbone
-from vop_jax.dual_encoder import DualEncoder, normalize
-from vop_jax.sizes import SIZES, ClipSize, TowerSize
-from vop_jax.towers import PIXEL_DEVIATION, PIXEL_MEAN, ComputeConfig
+from data_pipelines.console.errors import UserError
+from vop_jax.model.clip.sizes import (
+    PIXEL_DEVIATION,
+    PIXEL_MEAN,
+    SIZES,
+    ClipSize,
+    TowerSize,
+)
+from vop_jax.model.compute import ComputeConfig
+from vop_jax.model.dual_encoder import DualEncoder, normalize
+from vop_jax.model.prompts.config import PromptConfig
+from vop_jax.model.shapes import abstract_variables
+from vop_jax.weights import backbone, hugging_face_config
 
 TINY = ClipSize(
     vision=TowerSize(32, 3, 2, 64),
@@ -32,7 +40,8 @@ def folder(tmp_path_factory):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     path = tmp_path_factory.mktemp("clip")
-    config = json.loads(backbone._hugging_face_config(TINY))
+    hugging_face_config.save_size(path, TINY)
+    config = json.loads((path / "config.json").read_text())
     torch.manual_seed(0)
     model = transformers.CLIPModel(transformers.CLIPConfig.from_dict(config)).eval()
     with torch.no_grad():
@@ -124,7 +133,7 @@ def test_damaged_and_missing_files_are_one_line(folder, tmp_path):
     ("name", "count"), [("vit_b32", 151_277_313), ("vit_l14", 427_616_513)]
 )
 def test_published_sizes_have_the_published_number_of_parameters(name, count):
-    shapes = backbone.abstract_params(SIZES[name])
+    shapes = abstract_variables(SIZES[name], PromptConfig(num_frames=1))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
 
 

@@ -1,41 +1,46 @@
-"""`tuned.safetensors`: what was trained and nothing else, in PyTorch's layouts."""
+"""`tuned.safetensors`: the trained parameters alone, in PyTorch's layouts."""
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
-import jax
 import numpy as np
 import safetensors.numpy
+from annotated_types import Ge, Le
 from etils import epath
 from flax import traverse_util
-from safetensors import SafetensorError, safe_open
+from typing_extensions import TypedDict
 
-from data_pipelines.errors import UserError
-from vop_jax.backbone import RECORDS, layer_count, param_shapes
-from vop_jax.conversion import targets_of, to_names, to_tree
-from vop_jax.dual_encoder import DualEncoder
-from vop_jax.prompts import PromptConfig
-from vop_jax.run_folder import write_atomically
-from vop_jax.sizes import ClipSize
-from vop_jax.text_layout import TEXT_LAYOUTS
-from vop_jax.weight_files import tensor_of
+from data_pipelines.console.errors import UserError
+from data_pipelines.files.json_files import Matches, described, parse_json, shown
+from vop_jax.model.clip.param_shapes import param_shapes
+from vop_jax.model.clip.sizes import ClipSize
+from vop_jax.model.prompts.config import PromptConfig
+from vop_jax.model.prompts.text_layout import prompt_slots
+from vop_jax.model.shapes import added_shapes
+from vop_jax.runtime.files import write_atomically
+from vop_jax.weights.backbone import RECORDS, check_scale, layer_count
+from vop_jax.weights.records import targets_of, to_names, to_tree
+from vop_jax.weights.tensors import open_safetensors, tensor_of
 
 FORMAT = 1
-# The file's name in a run's or a CLIP's folder.
-TUNED = "tuned.safetensors"
+_ADAPTER = re.compile(r"adapters\.(vision|text)\.(attention|mlp)\.")
+# Start, a word, EOT.
+_SHORTEST_CAPTION = 3
 
 
 class Tuned(NamedTuple):
-    """What a `tuned.safetensors` holds.
+    """The content of a `tuned.safetensors`.
 
     Attributes:
         leaves: path in the variable tree -> array, of the trained leaves alone.
         metadata: `method`, `num_frames`, `split_layer`, `text_layout`,
-            `backbone_sha256`; where they are not the usual ones also `first_layer`,
+            `backbone_sha256`; if they differ from the defaults also `first_layer`,
             `cmm_role` and `renormalize_video`.
-        prompts: what is prompted.
+        prompts: the prompt configuration.
     """
 
     leaves: dict[str, np.ndarray]
@@ -51,12 +56,12 @@ def metadata_of(
     *,
     renormalize_video: bool = False,
 ) -> dict[str, Any]:
-    """The metadata that a model's file is given.
+    """The metadata of a model's file.
 
     Args:
         method: a row of the method table.
-        prompts: what is prompted.
-        layers: of the vision tower.
+        prompts: the prompt configuration.
+        layers: number of layers of the vision tower.
         backbone_sha256: of the backbone; None fits any.
         renormalize_video: see `DualEncoder`.
     """
@@ -75,11 +80,11 @@ def metadata_of(
 
 
 def prompt_name(path: str) -> str:
-    """The file's name of a leaf of the collection `prompts`.
+    """The name in the file of a leaf of the collection `prompts`.
 
-    Both towers keep their prompts in a module `prompts`; the names in it are unique, so
-    what stands before it says nothing. Adapters are alike in both, so their tower is
-    named: `adapters.vision.attention.down.weight`.
+    Both towers have a module `prompts` whose names are unique, so the path before it is
+    dropped. Adapters have the same names in both towers, so their tower is part of the
+    name: `adapters.vision.attention.down.weight`.
     """
     _, tower, module, *names = path.split("/")
     return ".".join(names if module == "prompts" else [module, tower, *names])
@@ -117,7 +122,7 @@ def save_tuned(
 def write_tuned(
     path: Path | epath.Path, named: Mapping[str, np.ndarray], metadata: dict[str, Any]
 ) -> None:
-    """Writes what was trained under the file's own names; see `Tuned`."""
+    """Writes trained parameters under the file's own names; see `Tuned`."""
     text = json.dumps({"format": FORMAT, **metadata})
     arrays = {name: np.ascontiguousarray(x, np.float32) for name, x in named.items()}
     write_atomically(path, safetensors.numpy.save(arrays, metadata={"vop_jax": text}))
@@ -129,20 +134,22 @@ def load_tuned(path: Path, size: ClipSize, backbone_sha256: str | None) -> Tuned
     Args:
         path: the file.
         size: of the backbone.
-        backbone_sha256: of the backbone the leaves are to be put on; None takes them
-            whatever they were trained on.
+        backbone_sha256: of the backbone that the leaves are loaded onto; None accepts
+            leaves that were trained on any.
 
     Raises:
-        UserError: damaged, not of this project, of another format or another backbone.
+        UserError: damaged, not written by this project, or of another format or
+            backbone.
     """
     named, metadata = read_tuned(path)
     wanted = metadata["backbone_sha256"]
     if None not in (wanted, backbone_sha256) and wanted != backbone_sha256:
         raise UserError(
             f"{path} was trained on another backbone (sha256 {wanted[:12]}..., this "
-            f"one is {str(backbone_sha256)[:12]}...); give the one it was trained on, "
-            "or say any_backbone=True where you know better"
+            f"one is {str(backbone_sha256)[:12]}...); use the one it was trained on, "
+            "or pass any_backbone=True to load it all the same"
         )
+    _check_layers(metadata, size, str(path))
     prompts = prompt_config(
         {name: value.shape for name, value in named.items()}, metadata, size
     )
@@ -152,6 +159,7 @@ def load_tuned(path: Path, size: ClipSize, backbone_sha256: str | None) -> Tuned
         touched = targets_of(RECORDS, named, count)
         shapes = {k: v for k, v in param_shapes(size).items() if k in touched}
         tensors = {name: tensor_of(value) for name, value in named.items()}
+        check_scale(tensors, str(path))
         params = to_tree(RECORDS, tensors, shapes, count, str(path))
         flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
         leaves |= {f"params/{name}": value for name, value in flat.items()}
@@ -161,10 +169,10 @@ def load_tuned(path: Path, size: ClipSize, backbone_sha256: str | None) -> Tuned
 def _take_prompts(
     named: dict[str, np.ndarray], size: ClipSize, prompts: PromptConfig, where: str
 ) -> dict[str, np.ndarray]:
-    """Moves what is added to the backbone out of `named`, by its path.
+    """Removes the added parameters from `named` and returns them by path.
 
     Raises:
-        UserError: some of it is missing, or does not fit the backbone.
+        UserError: one is missing, or does not fit the backbone.
     """
     leaves = {}
     for path, shape in added_shapes(size, prompts).items():
@@ -175,28 +183,15 @@ def _take_prompts(
         if value.shape != shape:
             raise UserError(
                 f"{where}: {name} has shape {list(value.shape)}, but this backbone's "
-                f"is {list(shape)}; give the backbone it was trained on"
+                f"is {list(shape)}; use the backbone it was trained on"
             )
     return leaves
-
-
-def added_shapes(size: ClipSize, prompts: PromptConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of each leaf of the collection `prompts`, by its whole path."""
-    side = size.image_size
-    frames = jax.ShapeDtypeStruct((1, prompts.num_frames, side, side, 3), np.uint8)
-    ids = jax.ShapeDtypeStruct((1, 2), np.int32)
-    key = jax.random.key(0)
-    tree = jax.eval_shape(
-        DualEncoder(size, prompts).init, {"params": key, "prompts": key}, frames, ids
-    )
-    flat: dict[str, Any] = traverse_util.flatten_dict(tree.get("prompts", {}), sep="/")
-    return {f"prompts/{path}": leaf.shape for path, leaf in flat.items()}
 
 
 def prompt_config(
     shapes: Mapping[str, tuple[int, ...]], metadata: dict[str, Any], size: ClipSize
 ) -> PromptConfig:
-    """What is prompted, told from a file's names, shapes and metadata.
+    """Infers the prompt configuration from a file's names, shapes and metadata.
 
     Args:
         shapes: of all tensors of the file, by name.
@@ -212,9 +207,22 @@ def prompt_config(
         return shapes[name][axis]
 
     split, first = metadata["split_layer"], metadata.get("first_layer", 1)
+    # Validate names and shapes.
     adapters = [name for name in shapes if name.startswith("adapters.")]
+    for name in adapters:
+        if not _ADAPTER.match(name):
+            raise UserError(f"{shown(name, repr)} is not an adapter; export it again")
+    slots = prompt_slots(
+        metadata["text_layout"], axis("text_prompts", -2), size.context_length
+    )
+    if slots and len(slots) + _SHORTEST_CAPTION > size.context_length:
+        raise UserError(
+            f"text_prompts has shape {list(shapes['text_prompts'])}, which leaves no "
+            f"place for a caption in the context of {size.context_length}"
+        )
+    # Prompts that end before their last possible layer give `last_layer`.
     downs = [name for name in adapters if name.endswith("down.weight")]
-    # Table -> the layer of its first row, and the one behind its last if none is cut.
+    # Table -> the layer of its first row, and the layer after its last if complete.
     spans = {
         "text_prompts": (first - 1, size.text.layers),
         "video_prompts": (first - 1, split),
@@ -244,32 +252,49 @@ def prompt_config(
     )
 
 
+def _check_layers(metadata: dict[str, Any], size: ClipSize, where: str) -> None:
+    """Checks that the backbone has the layers that the metadata states."""
+    most = {
+        "split_layer": size.vision.layers,
+        "first_layer": max(size.vision.layers, size.text.layers),
+    }
+    for key, layers in most.items():
+        if metadata.get(key, 0) > layers:
+            raise UserError(
+                f"{where}: its vop_jax metadata: {key} is {metadata[key]}, but this "
+                f"backbone has {layers} layers; use the backbone it was trained on"
+            )
+
+
 def read_tuned(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The named tensors of a file, and its metadata checked.
+    """Reads the named tensors of a file and its validated metadata.
 
     Raises:
         UserError: missing, damaged, or not of this project or format.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = _checked(path, (file.metadata() or {}).get("vop_jax"))
-            # safe_open is no mapping: its keys come by method only.
-            named = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); fetch it again") from None
-    return named, metadata
+    if not path.exists():
+        raise UserError(f"{path} is missing")
+    with ExitStack() as stack:
+        tensors, stated = open_safetensors(path, stack)
+        metadata = _checked(path, stated.get("vop_jax"))
+        return {name: tensor.read() for name, tensor in tensors.items()}, metadata
 
 
-# Key of the metadata -> what its value must be.
-_KEYS: dict[str, Callable[[Any], bool]] = {
-    "method": lambda x: isinstance(x, str),
-    "num_frames": lambda x: type(x) is int and x >= 1,
-    "split_layer": lambda x: type(x) is int and x >= 0,
-    "text_layout": lambda x: x in TEXT_LAYOUTS,
-    "backbone_sha256": lambda x: x is None or (isinstance(x, str) and len(x) == 64),
-}
+_Layer = Annotated[int, Ge(0), Le(1_024)]
+
+
+class Metadata(TypedDict):
+    """The JSON under the key `vop_jax` of a file's metadata."""
+
+    format: int
+    method: Annotated[str, Matches("^[A-Za-z0-9_]{1,100}$")]
+    num_frames: Annotated[int, Ge(1), Le(4_096)]
+    split_layer: _Layer
+    text_layout: Literal["prefix", "modelscope"]
+    backbone_sha256: Annotated[str, Matches("^[0-9a-f]{64}$")] | None
+    first_layer: NotRequired[Annotated[int, Ge(1), Le(1_024)]]
+    cmm_role: NotRequired[Literal["prompts", "update_cls"]]
+    renormalize_video: NotRequired[bool]
 
 
 def _checked(path: Path, text: str | None) -> dict[str, Any]:
@@ -278,17 +303,11 @@ def _checked(path: Path, text: str | None) -> dict[str, Any]:
         raise UserError(
             f"{path} was not written by vop_jax (no such key in its metadata)"
         )
-    try:
-        metadata = json.loads(text)
-        version = metadata.get("format")
-    except (json.JSONDecodeError, AttributeError):
-        raise UserError(f"{path}: its vop_jax metadata is not a JSON object") from None
+    where = f"{path}: its vop_jax metadata"
+    values = described(parse_json(text, where), dict, where)
+    version = values.get("format")
     if version != FORMAT:
-        raise UserError(f"{path} has format {version}; this version reads {FORMAT}")
-    for key, fits in _KEYS.items():
-        if key not in metadata or not fits(metadata[key]):
-            raise UserError(
-                f"{path}: {key} in its vop_jax metadata is {metadata.get(key)!r}; "
-                "export it again"
-            )
-    return metadata
+        raise UserError(
+            f"{path} has format {shown(version)}; this version reads {FORMAT}"
+        )
+    return {**described(values, Metadata, where)}

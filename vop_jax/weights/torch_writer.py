@@ -1,8 +1,7 @@
-"""Writes PyTorch's zip files without PyTorch, see `torch_file`."""
+"""Writes PyTorch's zip files without PyTorch, see `torch_reader`."""
 
 import io
 import math
-import os
 import pickle
 import struct
 import zipfile
@@ -12,7 +11,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from vop_jax.torch_file import DTYPES, Storage, TensorEntry
+from data_pipelines.files.replacing import replacing
+from vop_jax.weights.torch_pickle import DTYPES, Storage, TensorEntry
 
 _ALIGNMENT = 64
 
@@ -31,7 +31,7 @@ class _Call(NamedTuple):
     arguments: tuple
 
 
-# The C pickler cannot be told how to write a name that is not imported.
+# Python's pickler in C cannot write a name without importing it.
 _Pickler: Any = pickle._Pickler  # pyright: ignore
 
 
@@ -41,24 +41,24 @@ class _Writer(_Pickler):
     dispatch: ClassVar[Any] = dict(_Pickler.dispatch)
 
     def persistent_id(self, obj: Any) -> Any:
-        """Storages are referred to, not held."""
+        """Storages are written as references, not inline."""
         if not isinstance(obj, Storage):
             return None
         kind = next(name for name, dtype in DTYPES.items() if dtype == obj.dtype)
         return ("storage", _Global("torch", kind), obj.record, "cpu", obj.numel)
 
     def save_name(self, obj: _Global) -> None:
-        """The opcode that names a function or class."""
+        """Writes the opcode that names a function or class."""
         self.write(pickle.GLOBAL + f"{obj.module}\n{obj.name}\n".encode())
 
     def save_call(self, obj: _Call) -> None:
-        """A function, its arguments, the opcode that calls."""
+        """Writes a function, its arguments, and the opcode that calls it."""
         self.save(obj.function)
         self.save(obj.arguments)
         self.write(pickle.REDUCE)
 
     def save_tensor(self, obj: TensorEntry) -> None:
-        """A call of the function that makes a tensor of a storage."""
+        """Writes a call of the function that makes a tensor from a storage."""
         storage = Storage(obj.dtype, obj.record, math.prod(obj.shape))
         hooks = _Call(_Global("collections", "OrderedDict"), ())
         arguments = (storage, obj.offset, obj.shape, obj.strides, False, hooks)
@@ -77,13 +77,13 @@ def write_torch(
 ) -> None:
     """Writes a state dictionary that `torch.load(path, weights_only=True)` reads.
 
-    One tensor is in memory at a time. The file appears whole or not at all.
+    One tensor is in memory at a time. The file is written atomically.
 
     Args:
         path: the file.
         entries: name -> shape and type.
-        read: gives a tensor by its name, of that shape and type.
-        wrap: the key of a dictionary around it, or empty.
+        read: returns a tensor by its name, of that shape and type.
+        wrap: the key of an enclosing dictionary, or empty.
     """
     tree: dict[str, Any] = {}
     for number, (name, (shape, dtype)) in enumerate(entries.items()):
@@ -91,31 +91,28 @@ def write_torch(
         tree[name] = TensorEntry(tuple(shape), dtype, str(number), 0, strides)
     buffer = io.BytesIO()
     _Writer(buffer, protocol=2).dump({wrap: tree} if wrap else tree)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     root = path.stem
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr(f"{root}/data.pkl", buffer.getvalue())
-            archive.writestr(f"{root}/byteorder", "little")
-            for number, name in enumerate(entries):
-                value = np.asarray(read(name), entries[name][1], order="C")
-                if value.shape != tuple(entries[name][0]):
-                    raise ValueError(f"{name}: {value.shape} is not {entries[name][0]}")
-                with archive.open(
-                    _aligned(archive, f"{root}/data/{number}"), "w", force_zip64=True
-                ) as record:
-                    record.write(value.reshape(-1).view(np.uint8).data)
-            archive.writestr(f"{root}/version", "3\n")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        replacing(path) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        archive.writestr(f"{root}/data.pkl", buffer.getvalue())
+        archive.writestr(f"{root}/byteorder", "little")
+        for number, name in enumerate(entries):
+            value = np.asarray(read(name), entries[name][1], order="C")
+            if value.shape != tuple(entries[name][0]):
+                raise ValueError(f"{name}: {value.shape} is not {entries[name][0]}")
+            with archive.open(
+                _aligned(archive, f"{root}/data/{number}"), "w", force_zip64=True
+            ) as record:
+                record.write(value.reshape(-1).view(np.uint8).data)
+        archive.writestr(f"{root}/version", "3\n")
 
 
 def _aligned(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    """A record whose bytes begin at a multiple of 64, so that they can be mapped."""
+    """A record whose bytes are aligned to 64, so that they can be memory-mapped."""
     info = zipfile.ZipInfo(name)
-    # The header: 30 bytes, the name, 20 for 64-bit sizes, then what is left to fill.
+    # The header: 30 bytes, the name, 20 bytes for 64-bit sizes, then padding.
     assert archive.fp is not None
     begin = archive.fp.tell() + 30 + len(name.encode()) + 20 + 4
     filling = -begin % _ALIGNMENT

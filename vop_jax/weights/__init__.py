@@ -1,0 +1,5 @@
+"""Weights on disk: read, recognised, converted, written; and tokenizers.
+
+Imports: console, files, text, runtime, surface, model, clip, prompts.
+Start reading at `backbone`.
+"""

@@ -1,0 +1,16 @@
+"""Names of the files in a CLIP's folder."""
+
+CONFIG = "config.json"
+# Possible file names of a folder's weights, in order of preference: Hugging Face's
+# names, then open_clip's.
+WEIGHTS = "model.safetensors"
+FILE_NAMES = (
+    WEIGHTS,
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+# What was trained, in a run's or a CLIP's folder.
+TUNED = "tuned.safetensors"

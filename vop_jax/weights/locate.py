@@ -1,0 +1,56 @@
+"""Locates a backbone: a folder, the demo's, or a name on the Hugging Face hub."""
+
+import os
+import re
+from pathlib import Path
+
+from data_pipelines.console.arguments import check_local
+from data_pipelines.console.errors import UserError
+from vop_jax.model.clip.sizes import HUB_NAMES
+from vop_jax.weights.file_names import FILE_NAMES
+
+# The backbone of the embedded demo.
+BACKBONE = Path(__file__).parents[1] / "demo" / "backbone"
+
+
+def find_folder(name: str | Path) -> Path:
+    """Finds the folder of a backbone; downloads it if it is a hub name.
+
+    Args:
+        name: a path, `demo` for the embedded one where no path is called so, a name on
+            the Hugging Face hub, or one of `sizes.HUB_NAMES`.
+
+    Raises:
+        UserError: it is a URL, or neither a folder nor a model on the hub.
+    """
+    check_local(str(name))
+    folder = Path(os.path.expanduser(name))
+    # `Path.exists` raises an error for a name that is too long.
+    exists = os.path.lexists(folder)
+    if str(name) == "demo" and not exists:
+        return BACKBONE
+    hub_name = HUB_NAMES.get(str(name), str(name))
+    if exists or not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_name):
+        return folder
+    # Imported late: only a name that is not a folder needs the hub.
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*config.json", "tokenizer.json", "vocab.json", "merges.txt"]
+    wanted += ["special_tokens_map.json", "added_tokens.json"]
+    try:
+        for weights in (["*.safetensors", "*.safetensors.index.json"], ["*.bin"]):
+            found = snapshot_download(hub_name, allow_patterns=wanted + weights)
+            if any((Path(found) / x).is_file() for x in FILE_NAMES):
+                return Path(found)
+    # The hub's client raises errors of its own, of its transport and of the system.
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{name} is not a folder, and {hub_name} cannot be fetched from the "
+            f"Hugging Face hub ({reason.rstrip('.')}); without a network pass a folder "
+            "that holds it, or convert OpenAI's file: python -m vop_jax.convert "
+            "--input=FILE.pt --output=FOLDER"
+        ) from None
+    raise UserError(
+        f"{hub_name} on the Hugging Face hub holds no weights of a known name"
+    )

@@ -1,0 +1,98 @@
+"""Where an index and its videos are, and which paths it may name."""
+
+import os
+import stat
+from pathlib import Path
+
+from data_pipelines.console.arguments import expanded, is_store
+from data_pipelines.console.errors import UserError
+from data_pipelines.console.printable import printable
+from vop_jax.index.listing import SUFFIXES, PathLike
+
+# Names of the variables that clients of S3 know for a server other than Amazon's.
+_ENDPOINTS = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+_SQLITE = b"SQLite format 3\0"
+
+
+def place_of(path: PathLike) -> "Path | str":
+    """The place of an index: an absolute local path, or the URI of an object store.
+
+    Raises:
+        UserError: it is neither.
+    """
+    text = os.fspath(path)
+    if is_store(text):
+        # `Path` and `etils.epath` collapse or keep the slashes of a URI.
+        return text.rstrip("/")
+    return expanded(text).absolute()
+
+
+def storage_options(place: "Path | str") -> dict[str, str]:
+    """What the client of an object store needs beside the environment's variables."""
+    if isinstance(place, Path):
+        return {}
+    # A place that does not answer is an error within a minute.
+    options = {"client_max_retries": "3", "client_retry_timeout": "30"}
+    endpoint = next((os.environ[x] for x in _ENDPOINTS if os.environ.get(x)), "")
+    if place.startswith("s3://") and endpoint:
+        options["aws_endpoint"] = endpoint
+        if endpoint.startswith("http://"):
+            options["allow_http"] = "true"
+    return options
+
+
+def check_kind(place: "Path | str") -> None:
+    """Checks that what is at a place, if anything, may be an index.
+
+    Raises:
+        UserError: it is a file.
+    """
+    if not isinstance(place, Path) or place.is_dir():
+        return
+    try:
+        with place.open("rb") as file:
+            start = file.read(len(_SQLITE))
+    except OSError as error:
+        if not place.exists():
+            return
+        raise UserError(f"{place} cannot be read ({error.strerror})") from None
+    if start == _SQLITE:
+        raise UserError(
+            f"{place} is an index of an older vop_jax, which was one file; delete it "
+            "and index again"
+        )
+    raise UserError(f"{place} is not an index of videos; use another path")
+
+
+def is_plain(path: str) -> bool:
+    """Whether `index` could have listed a path: below the folder, visible, a video.
+
+    The rows of an index are input like any other; whoever can write them could
+    otherwise have any file of this machine shown.
+    """
+    if not path or "\0" in path or os.path.isabs(path):
+        return False
+    parts = path.split("/")
+    hidden = any(not part or part.startswith(".") for part in parts)
+    return not hidden and os.path.splitext(path)[1].lower() in SUFFIXES
+
+
+def file_below(root: Path, path: str) -> Path:
+    """The file of a video of the index.
+
+    Links in the folder are followed, as `list_videos` follows them.
+
+    Raises:
+        UserError: the path leaves the folder, or no regular file is there.
+    """
+    name = printable(path[:200])
+    if not is_plain(path):
+        raise UserError(f"{name} is not a video below {root}; index again")
+    file = root / path
+    try:
+        regular = stat.S_ISREG(os.stat(file).st_mode)
+    except (OSError, ValueError):
+        raise UserError(f"{name} is not in {root} any more; index again") from None
+    if not regular:
+        raise UserError(f"{name} in {root} is not a regular file; index again")
+    return file

@@ -1,0 +1,112 @@
+"""What an index was made with, and where its videos are."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.console.errors import UserError
+from vop_jax.index.encoder import VideoEncoder
+from vop_jax.index.tables import FORMAT
+
+# Seconds of a moment, unless another length is asked for.
+MOMENT_SECONDS = 8.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Meta:
+    """The records `identity` and `place` of an index.
+
+    Attributes:
+        fingerprint: of the model, which includes its compute dtype.
+        num_frames: F of a moment.
+        dtype: the compute dtype.
+        embedding: E.
+        moment_seconds: length of a moment, seconds.
+        checkpoint: where the model was loaded from; may change.
+        videos: the folder of videos, as it was last updated from; may change.
+    """
+
+    fingerprint: str
+    num_frames: int
+    dtype: str
+    embedding: int
+    moment_seconds: float
+    checkpoint: str = ""
+    videos: str = ""
+
+    @classmethod
+    def of(cls, records: dict[str, Any]) -> "Meta | None":
+        """From the records of a store; None before an identity is stored."""
+        if "identity" not in records:
+            return None
+        identity = {k: x for k, x in records["identity"].items() if k != "format"}
+        return cls(**identity, **records.get("place", {}))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What every row must have been computed with."""
+        return {
+            "format": FORMAT,
+            "fingerprint": self.fingerprint,
+            "num_frames": self.num_frames,
+            "dtype": self.dtype,
+            "embedding": self.embedding,
+            "moment_seconds": self.moment_seconds,
+        }
+
+    @property
+    def place(self) -> dict[str, str]:
+        """What may change between updates."""
+        return {"checkpoint": self.checkpoint, "videos": self.videos}
+
+    @property
+    def digest(self) -> str:
+        """Of the identity; every row of `videos` carries it."""
+        text = json.dumps(self.identity, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def check_model(self, model: VideoEncoder, place: object) -> None:
+        """Checks that an index was made with a model.
+
+        Args:
+            model: a model.
+            place: the index, for the message.
+
+        Raises:
+            UserError: it was made with another.
+        """
+        made = self.fingerprint, self.num_frames
+        if made != (model.fingerprint, model.num_frames):
+            raise UserError(
+                f"{place} was made with another model ({self.checkpoint}, "
+                f"{self.num_frames} frames); pass that as --checkpoint, or index with "
+                "--rebuild"
+            )
+
+    def check_same(
+        self, root: Path, moment_seconds: float | None, place: object
+    ) -> None:
+        """Checks that an update is of the same folder and length of moments.
+
+        Args:
+            root: the folder.
+            moment_seconds: None for that of the index.
+            place: the index, for the message.
+
+        Raises:
+            UserError: it is of others.
+        """
+        if moment_seconds not in (None, self.moment_seconds):
+            raise UserError(
+                f"{place} has moments of {self.moment_seconds:g} seconds; pass "
+                f"--moment_seconds={self.moment_seconds:g}, or index with --rebuild"
+            )
+        # A moved folder keeps its index; an update from another folder would empty it.
+        before = Path(self.videos)
+        if self.videos and before != root and before.is_dir():
+            raise UserError(
+                f"{place} is of the videos in {before}; pass that as --videos, or use "
+                "another --output, or --rebuild"
+            )

@@ -1,30 +1,18 @@
-"""Static pages and the charts on them: one file each, nothing fetched."""
+"""Charts as SVG text."""
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
-
-TEMPLATES = Path(__file__).parent / "templates"
-# Text and axes; a grey that can be read on light and on dark paper.
+# Colour of text and axes: a grey that is legible on light and dark backgrounds.
 _INK = "#808080"
+
+
 _COLOURS = ("#2f6f8f", "#b8622b", "#6b7280")
 
 
-def render(template: str, **values: Any) -> str:
-    """A page from a template; whatever a value holds is text, never markup."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template(template).render(**values)
-
-
 class Line(NamedTuple):
-    """One line of a chart: points, and the deviation of each where it is known."""
+    """One line of a chart: points, and their standard deviations if known."""
 
     x: Sequence[float]
     y: Sequence[float]
@@ -32,7 +20,7 @@ class Line(NamedTuple):
 
 
 def _axes(title: str, height: float = 2.5) -> tuple[Any, Any]:
-    # Imported late: matplotlib takes a moment and only pages need it.
+    # Imported late: matplotlib is slow to import and only pages need it.
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -60,7 +48,7 @@ def _svg(figure: Any, axes: Any, lines: int) -> str:
 
 
 def line_chart(title: str, x: str, y: str, lines: Mapping[str, Line]) -> str:
-    """A small line chart as inline SVG, `x` and `y` being the axes' names."""
+    """A small line chart as inline SVG; `x` and `y` label the axes."""
     figure, axes = _axes(title)
     for (name, line), colour in zip(lines.items(), _COLOURS, strict=False):
         axes.plot(line.x, line.y, label=name, color=colour, linewidth=1.6)
@@ -75,12 +63,12 @@ def line_chart(title: str, x: str, y: str, lines: Mapping[str, Line]) -> str:
 
 
 def dot_chart(title: str, x: str, lines: Mapping[str, Mapping[str, Line]]) -> str:
-    """Figures of named rows as dots, one colour for each of `lines`.
+    """A dot chart of named rows as inline SVG, one colour for each of `lines`.
 
     Args:
         title: above the chart.
-        x: the axis' name.
-        lines: name of a colour -> row -> a line whose `y` is one figure.
+        x: label of the axis.
+        lines: series -> row -> a line whose `y` is a single value.
     """
     rows = list(dict.fromkeys(row for line in lines.values() for row in line))
     figure, axes = _axes(title, 0.9 + 0.22 * len(rows))

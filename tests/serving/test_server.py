@@ -1,0 +1,577 @@
+"""The server: its pages, its JSON, its limits, its end."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+from pathlib import Path
+
+import pytest
+from colour_model import ColourModel
+from moment_index import Moment, MomentIndex, colour_tokenizer, empty_answers
+from search_servers import HOSTILE, ask, serving, small_index
+
+from data_pipelines.console.errors import UserError
+from vop_jax.index.answers import Query
+from vop_jax.serving import connections, service
+from vop_jax.serving import server as server_module
+from vop_jax.serving.previews import Previews
+from vop_jax.serving.server import SearchServer
+from vop_jax.serving.slots import BusyError, Slots
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    cache = tmp_path_factory.mktemp("cache")
+    with serving(small_index(folder), cache) as server:
+        yield server
+
+
+def page(server, path):
+    status, headers, content = ask(server, path)
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
+    return status, content.decode()
+
+
+def test_the_bare_page_says_what_there_is_and_what_to_ask(server):
+    status, text = page(server, "/")
+    assert status == 200
+    assert "4 videos, 4 moments in " in text
+    assert "1 file could not be read" in text
+    # Of the examples those whose words the model knows; it knows no dog.
+    assert "dog" not in text
+    assert 'role="search"' in text
+    assert 'class="cards"' not in text
+
+
+def test_examples_are_what_the_model_knows(server, monkeypatch):
+    monkeypatch.setattr(service, "_EXAMPLES", ("a dog runs", "a red circle"))
+    with serving(server.service.index, server.service.previews.folder) as other:
+        text = page(other, "/")[1]
+    assert 'href="/?q=a+red+circle"' in text
+    assert "dog" not in text
+
+
+def test_a_query_is_answered_with_cards(server):
+    status, text = page(server, "/?q=red")
+    assert status == 200
+    cards = text.split('<li class="card')[1:]
+    assert len(cards) == 4
+    assert 'href="/play?video=sub%2Fred.mp4&amp;start=0&amp;end=3"' in cards[0]
+    assert 'src="/thumbnail?moment=m0"' in cards[0]
+    assert "0:00 \N{EN DASH} 0:03" in cards[0]
+    assert 'href="/?like=sub%2Fred.mp4%401.5"' in cards[0]
+    assert f'data-path="{server.service.index.root}/sub/red.mp4"' in cards[0]
+    assert "weak match" not in cards[0]
+    assert "weak match" in cards[3]
+    assert "stretches of 4 moments searched" in text
+    (gone,) = (x for x in cards if "gone.mp4" in x)
+    assert "file is missing" in gone
+    assert "/play?video=gone" not in gone
+    (copied,) = (x for x in cards if "green.avi" in x)
+    assert "same content: copy.avi" in copied
+    assert "Nothing stands out" not in text
+
+
+def test_what_a_page_shows_is_escaped(server):
+    _, text = page(server, "/?q=%22%3E%3Cscript%3Ealert(2)%3C/script%3Ered")
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    assert "&lt;img src=x onerror=alert(1)&gt;" in text
+    assert urllib.parse.quote_plus(HOSTILE) in text
+    for source in re.findall(r'(?:src|href|action)="([^"]*)"', text):
+        assert re.match("/(?!/)", source)
+    _, text = page(server, "/?q=red%1b%e2%80%ae%ff")
+    assert not {"\x1b", "\u202e"} & {*text}
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("", "The query is empty; describe"),
+        ("+++", "The query is empty; describe"),
+        ("zebra+runs", "The model knows none of these words"),
+        ("red+zebra", "The model does not know: zebra."),
+        ("red+" * 20, "longer than the 14 tokens that the model reads"),
+    ],
+)
+def test_a_query_that_the_model_does_not_understand(server, query, says):
+    status, text = page(server, f"/?q={query}")
+    assert status == 200
+    assert says in text
+    assert ("cards" in text.split("</style>")[-1]) is bool(query.strip("+"))
+
+
+def test_nothing_stands_out(tmp_path):
+    index = MomentIndex(tmp_path, [Moment("a.mp4", 0, 1, (20, 20, 220))])
+    with serving(index, tmp_path / "cache") as server:
+        assert "Nothing stands out" in page(server, "/?q=red")[1]
+        assert "Nothing stands out" not in page(server, "/?q=blue")[1]
+        index.refused = ["x is damaged"]
+        assert "1 damaged entry left out" in page(server, "/?q=blue")[1]
+
+
+def test_filters_reach_the_index(server):
+    asked = server.service.index.asked
+    _, text = page(
+        server,
+        "/?q=red&folder=sub/&min_seconds=5&max_seconds=&since=2020-02-01"
+        "&until=2020-02-01&top=3&per_video=2",
+    )
+    queries, *counts, filters = asked[-1]
+    assert (queries, counts) == ([Query(text="red")], [3, 2])
+    assert filters.folder == "sub"
+    assert (filters.min_seconds, filters.max_seconds) == (5.0, None)
+    day = time.mktime((2020, 2, 1, 0, 0, 0, 0, 0, -1))
+    assert (filters.since, filters.until) == (day, day + 86400)
+    assert 'value="2020-02-01"' in text
+    assert '<details class="filters" open>' in text
+    # More of its kind is looked for in the same place.
+    assert "like=sub%2Fred.mp4%401.5&amp;folder=sub" in text
+    assert text.count('<li class="card') == 1
+    page(server, "/?like=green.avi@2")
+    assert asked[-1][0] == [Query(like=("green.avi", 2.0))]
+    page(server, "/?q=red&q=blue")
+    assert asked[-1][0] == [Query(text="red"), Query(text="blue")]
+    assert asked[-1][1:3] == (10, 1)
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("q=" + "x" * 1001, "q"),
+        ("&".join(["q=x"] * 17), "q: "),
+        ("q=x&top=0", "top: "),
+        ("q=x&top=101", "top: "),
+        ("q=x&top=1.5", "top: "),
+        ("q=x&per_video=0", "per_video: "),
+        ("q=x&min_seconds=-1", "min_seconds: "),
+        ("q=x&min_seconds=nan", "min_seconds: "),
+        ("q=x&since=yesterday", "since: "),
+        ("q=x&q=" + "x" * 1001, "q: "),
+        ("like=green.avi", "like: green.avi is not VIDEO@SECONDS"),
+        ("like=green.avi@nan", "like: "),
+        ("like=green.avi@-1", "like: "),
+        ("like=green.avi@1e400", "like: "),
+        ("like=@1", "like: "),
+        ("like=" + "x" * 4097, "like: "),
+        ("folder=" + "x" * 4097, "folder: "),
+    ],
+)
+def test_what_is_asked_is_bounded(server, query, says):
+    status, _, content = ask(server, f"/?{query}")
+    assert status == 422
+    status, headers, again = ask(server, f"/api/search?{query}")
+    assert status == 422
+    assert headers["Content-Type"] == "application/json"
+    assert json.loads(again) == {"error": content.decode()}
+    assert b"\n" not in content
+    if says != "q":
+        assert content.decode().startswith(says)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/file?video=green.avi", "/preview?video=green.avi", "/file?video=x"]
+)
+def test_a_head_is_that_of_the_answer(server, path):
+    status, headers, _ = ask(server, path)
+    asked = ask(server, path, method="HEAD")
+    assert asked[0] == status
+    assert asked[1]["Content-Type"] == headers["Content-Type"]
+    assert asked[1]["Content-Length"] == headers["Content-Length"]
+    assert asked[2] == b""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/../etc/passwd", "/green.avi", "/%2e%2e/etc/passwd", "*", "/docs"),
+        *("/file?video=../../etc/passwd", "/file?video=/etc/passwd", "/file?video=."),
+        *("/file?video=sub/../green.avi", "/file?video=%00", "/file?video=%ff"),
+        *("/play?video=none.mp4", "/preview?video=/etc/passwd&start=0&end=1"),
+        *("/?like=none.mp4@1", "/api/search?like=/etc/passwd@0"),
+        *("/thumbnail?moment=none", "/thumbnail?moment=../m0", "/thumbnail?moment="),
+    ],
+)
+def test_what_is_not_in_the_index_is_not_found(server, path):
+    assert ask(server, path)[0] == 404
+
+
+def test_bytes_that_are_not_text(tmp_path):
+    name = os.fsdecode(b"\xff\xfe.mp4")
+    index = MomentIndex(tmp_path, [Moment(name, 0, 1, (220, 20, 20))])
+    (tmp_path / name).write_bytes(b"0123456789")
+    with serving(index, tmp_path / "cache") as server:
+        text = page(server, "/?q=red")[1]
+        assert "\\udcff\\udcfe.mp4" in text
+        assert "video=%FF%FE.mp4" in text
+        status, headers, content = ask(server, "/file?video=%FF%FE.mp4")
+        assert (status, content) == (200, b"0123456789")
+        assert headers["Content-Type"] == "video/mp4"
+        page(server, "/?like=%FF%FE.mp4%400.5")
+        assert index.asked[-1][0] == [Query(like=(name, 0.5))]
+
+
+def test_a_file_is_served_by_ranges_and_never_as_a_page(server):
+    index = server.service.index
+    content = (index.root / "sub/red.mp4").read_bytes()
+    status, headers, part = ask(server, "/file?video=sub/red.mp4", Range="bytes=10-19")
+    assert (status, part) == (206, content[10:20])
+    assert headers["Content-Range"] == f"bytes 10-19/{len(content)}"
+    assert ask(server, "/file?video=sub/red.mp4")[2] == content
+    beyond = f"bytes={len(content)}-"
+    assert ask(server, "/file?video=sub/red.mp4", Range=beyond)[0] == 416
+    assert ask(server, "/file?video=gone.mp4")[0] == 404
+    (index.root / "page.html").write_text("<script>alert(1)</script>")
+    index.moments.append(Moment("page.html", 0, 1, (1, 1, 1)))
+    try:
+        kind = ask(server, "/file?video=page.html")[1]["Content-Type"]
+        assert kind == "application/octet-stream"
+    finally:
+        index.moments.pop()
+
+
+def test_a_stretch_is_played(server):
+    _, text = page(server, "/play?video=green.avi&start=1&end=3")
+    source = re.search(r'<video src="([^"]*)"', text)[1].replace("&amp;", "&")
+    assert source == "/preview?video=green.avi&start=1&end=3"
+    status, headers, content = ask(server, source, Range="bytes=0-")
+    assert (status, headers["Content-Type"]) == (206, "video/mp4")
+    assert content[4:8] == b"ftyp"
+    _, text = page(server, "/play?video=sub/red.mp4&start=1&end=3")
+    assert 'src="/file?video=sub%2Fred.mp4#t=1.000,3.000"' in text
+    # A preview is shorter than a long stretch; by default it has its length.
+    for end in ("&end=99", "&end=", ""):
+        text = page(server, f"/play?video=green.avi&start=1{end}")[1]
+        assert "0:01 \N{EN DASH} 0:31" in text
+    status, text = page(server, f"/play?video={urllib.parse.quote(HOSTILE)}")
+    assert status == 422
+    assert "is not a readable video" in text
+    assert "<img src=x" not in text
+    for wrong in ("start=-1", "start=nan", "end=inf", "start=1e99"):
+        assert ask(server, f"/play?video=green.avi&{wrong}")[0] == 422
+
+
+def test_many_who_ask_for_one_preview_get_it(server, monkeypatch):
+    made = []
+    clip = server.service.previews.clip
+
+    def slow(*args):
+        made.append(args)
+        time.sleep(0.2)
+        return clip(*args)
+
+    monkeypatch.setattr(server.service.previews, "clip", slow)
+    path = "/preview?video=green.avi&start=0.25&end=2"
+    answers = together(20, lambda: ask(server, path))
+    assert {x[0] for x in answers} == {200}
+    assert len({x[2] for x in answers}) == 1
+    assert len(made) < 20
+
+
+def test_thumbnails_are_kept_by_the_browser(server):
+    status, headers, content = ask(server, "/thumbnail?moment=m1")
+    assert (status, headers["Content-Type"]) == (200, "image/jpeg")
+    assert content.startswith(b"\xff\xd8")
+    assert "immutable" in headers["Cache-Control"]
+    assert ask(server, "/?q=red")[1]["Cache-Control"] == "no-store"
+
+
+def test_the_json_interface_describes_itself(server):
+    status, _, content = ask(server, "/api/search?q=red&q=zebra")
+    assert status == 200
+    found = json.loads(content)
+    assert [x["query"] for x in found["answers"]] == ["red", "zebra"]
+    assert "none of these words" in found["remark"]
+    assert "remark" not in json.loads(ask(server, "/api/search?q=red")[2])
+    status, _, content = ask(server, "/api/search")
+    assert (status, json.loads(content)) == (
+        422,
+        {"error": "q: describe what happens in the video"},
+    )
+    described = json.loads(ask(server, "/openapi.json")[2])
+    assert {"/api/search", "/preview", "/file", "/thumbnail"} == set(described["paths"])
+    names = {x["name"] for x in described["paths"]["/api/search"]["get"]["parameters"]}
+    assert names == {
+        *("q", "like", "folder", "min_seconds", "max_seconds", "since", "until"),
+        *("top", "per_video"),
+    }
+    text = page(server, "/api")[1]
+    for name in names | {"/api/search", "/preview"}:
+        assert name in text
+    assert "//" not in re.sub(r"<!.*?>", "", text).replace("</", "")
+
+
+def test_the_server_says_what_is_wrong(tmp_path):
+    index = MomentIndex(tmp_path, [])
+    index.problem = "it was made with another model\x1b"
+    with serving(index, tmp_path / "cache") as server:
+        status, text = page(server, "/?q=red")
+        assert status == 503
+        assert "it was made with another model\\x1b" in text
+        assert 'value="red"' in text
+        status, _, content = ask(server, "/api/search?q=red")
+        assert status == 503
+        assert "another model" in json.loads(content)["error"]
+
+
+def together(count, function):
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(function()))
+        for _ in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == count
+    return answers
+
+
+def test_too_many_at_once_are_told_to_come_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(service, "_SEARCHES", (1, 2, 10.0))
+    index = MomentIndex(tmp_path, [Moment("a.mp4", 0, 1, (220, 20, 20))])
+    search = index.search
+    may_end = threading.Event()
+
+    def slow(*args, **named):
+        may_end.wait(10)
+        return search(*args, **named)
+
+    index.search = slow
+    with serving(index, tmp_path / "cache") as server:
+        threading.Timer(1.0, may_end.set).start()
+        answers = together(12, lambda: ask(server, "/api/search?q=red"))
+        by_status = {200: [], 503: []}
+        for status, headers, content in answers:
+            by_status[status].append((headers, content))
+        assert len(by_status[200]) == 3
+        assert len(by_status[503]) == 9
+        headers, content = by_status[503][0]
+        assert headers["Retry-After"] == "1"
+        assert "too many requests" in json.loads(content)["error"]
+        # The places are free again.
+        assert ask(server, "/?q=red")[0] == 200
+
+
+def test_one_that_takes_too_long_keeps_its_place_until_it_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(service, "_SEARCHES", (1, 0, 0.2))
+    index = MomentIndex(tmp_path, [])
+    may_end = threading.Event()
+    search = index.search
+    index.search = lambda *args, **named: may_end.wait(20) and search(*args, **named)
+    with serving(index, tmp_path / "cache") as server:
+        assert ask(server, "/?q=red")[0] == 503
+        began = time.monotonic()
+        assert ask(server, "/?q=red")[0] == 503
+        assert time.monotonic() - began < 5
+        assert server.service.searches._left == 0
+        may_end.set()
+        until = time.monotonic() + 10
+        while ask(server, "/?q=red")[0] != 200:
+            assert time.monotonic() < until
+
+
+def test_a_closed_pool_is_busy():
+    slots = Slots(1, 0, 1.0)
+    assert asyncio.run(slots.run(lambda: 5)) == 5
+    slots.close()
+    with pytest.raises(BusyError):
+        asyncio.run(slots.run(lambda: 5))
+
+
+def connect(server):
+    return socket.create_connection(("127.0.0.1", server.port), timeout=20)
+
+
+def test_idle_connections_do_not_stop_the_service(server):
+    idle = [connect(server) for _ in range(300)]
+    try:
+        assert ask(server, "/?q=red")[0] == 200
+    finally:
+        for one in idle:
+            one.close()
+
+
+def test_the_longest_idle_make_room(server, monkeypatch):
+    monkeypatch.setattr(connections, "MOST", 20)
+    idle = [connect(server) for _ in range(40)]
+    try:
+        assert ask(server, "/?q=red")[0] == 200
+        # Below the time after which all of them would be closed.
+        idle[0].settimeout(5)
+        assert idle[0].recv(1) == b""
+        idle[-1].settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            idle[-1].recv(1)
+        assert len(server._server.server_state.connections) <= 20
+    finally:
+        for one in idle:
+            one.close()
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nG"]
+)
+def test_a_head_that_does_not_come_is_not_waited_for(server, monkeypatch, sent):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    with connect(server) as slow:
+        slow.sendall(sent)
+        began = time.monotonic()
+        slow.settimeout(10)
+        # A byte now and then does not lengthen it.
+        ended = False
+        while not ended and time.monotonic() - began < 10:
+            try:
+                slow.sendall(b"x")
+                slow.settimeout(0.1)
+                ended = not slow.recv(65536)
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                ended = True
+        assert ended
+        assert time.monotonic() - began < 5
+
+
+def test_a_reader_that_stops_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.5)
+    index = MomentIndex(tmp_path, [Moment("a.mp4", 0, 1, (1, 1, 1))])
+    with (tmp_path / "a.mp4").open("wb") as file:
+        file.truncate(200 << 20)
+    with serving(index, tmp_path / "cache") as server:
+        with connect(server) as slow:
+            slow.sendall(b"GET /file?video=a.mp4 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            slow.recv(100)
+            until = time.monotonic() + 15
+            while server._server.server_state.connections and (
+                time.monotonic() < until
+            ):
+                time.sleep(0.05)
+            assert not server._server.server_state.connections
+        # One that reads gets all.
+        assert len(ask(server, "/file?video=a.mp4")[2]) == 200 << 20
+
+
+def test_an_address_that_is_taken_or_none_is_one_line(server, tmp_path):
+    for host, port, reason in (
+        ("127.0.0.1", server.port, "Address already in use"),
+        ("127.0.0.1", 99999, "a port is from 0 to 65535"),
+        ("::1", -1, "a port is from 0 to 65535"),
+        ("no host", 0, ""),
+        ("x" * 70 + ".example", 0, ""),
+    ):
+        shown = f"[{host}]" if ":" in host else host
+        with pytest.raises(UserError) as raised:
+            SearchServer((host, port), server.service.index, None, None)
+        said = str(raised.value)
+        assert said.startswith(f"cannot listen at {shown}:{port} ({reason}")
+        assert said.endswith("); use another --host or --port")
+
+
+def test_who_connects_as_it_ends_does_not_hold_it_up(tmp_path, monkeypatch):
+    """Uvicorn closes what is connected, and then waits for all who connect later."""
+    monkeypatch.setattr(server_module, "_LAST_SECONDS", 30)
+    model = ColourModel()
+    model.tokenizer = colour_tokenizer()
+    kept, index = Previews(tmp_path / "cache"), MomentIndex(tmp_path, [])
+    with SearchServer(
+        ("127.0.0.1", 0), index, model, empty_answers, previews=kept
+    ) as server:
+        shutdown = server._server.shutdown
+        late = []
+
+        async def with_a_late_one(sockets=None):
+            ending = asyncio.ensure_future(shutdown(sockets))
+            await asyncio.sleep(0)
+            protocol = server._server.config.http_protocol_class(
+                config=server._server.config,
+                server_state=server._server.server_state,
+                app_state={},
+            )
+            near, far = socket.socketpair()
+            late.append(far)
+            await asyncio.get_running_loop().create_connection(
+                lambda: protocol, sock=near
+            )
+            await ending
+
+        server._server.shutdown = with_a_late_one
+        server.stop()
+        began = time.monotonic()
+        server.serve()
+        assert time.monotonic() - began < 10
+        late[0].close()
+
+
+SERVE = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+from pathlib import Path
+from moment_index import MomentIndex, Moment, empty_answers, colour_tokenizer
+from colour_model import ColourModel
+from data_pipelines.console.errors import command
+from vop_jax.serving.previews import Previews
+from vop_jax.serving.server import SearchServer
+
+@command
+def main():
+    folder = Path(sys.argv[3])
+    model = ColourModel()
+    model.tokenizer = colour_tokenizer()
+    index = MomentIndex(folder, [Moment("a.mp4", 0, 1, (220, 20, 20))])
+    if len(sys.argv) > 4:
+        import time
+        index.search = lambda *_, **__: time.sleep(2)
+    kept = Previews(folder / "cache")
+    address = ("127.0.0.1", 0)
+    with SearchServer(address, index, model, empty_answers, previews=kept) as server:
+        print(server.url, flush=True)
+        server.serve()
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_signal_ends_it_in_order(tmp_path, number, busy):
+    """Idle connections and a request under way do not hold it up."""
+    paths = [str(ROOT / "tests/helpers"), str(ROOT), str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, *paths, *["busy"] * busy],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        port = int(re.search(r":(\d+)/", process.stdout.readline())[1])
+        with socket.create_connection(("127.0.0.1", port)) as idle:
+            if busy:
+                idle.sendall(b"GET /?q=red HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                time.sleep(0.3)
+            process.send_signal(number)
+            _, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+        assert "Traceback" not in said or busy
+    finally:
+        process.kill()
+
+
+def test_words_of_the_model():
+    """The tokenizer tells what is not understood."""
+    remark = colour_tokenizer().remark
+    assert remark("a red circle") == ""
+    assert remark("") == "Nothing of this text reaches the model."
+    assert "none of these words" in remark("zebra")
+    assert remark("a zebra and a lion") == "The model does not know: zebra, and, lion."

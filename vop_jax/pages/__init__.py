@@ -1,0 +1,5 @@
+"""HTML pages: templates rendered, charts drawn.
+
+Imports: console.
+Start reading at `render`.
+"""

@@ -1,0 +1,163 @@
+"""What a request asks: parameters of the addresses, checked, and addresses made."""
+
+import datetime
+import os
+import urllib.parse
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import Depends, Request
+from fastapi import Query as Parameter
+from pydantic import BeforeValidator, Field
+from starlette.exceptions import HTTPException
+
+from vop_jax.index.answers import Filters, Query
+from vop_jax.index.moment_names import moment_of
+from vop_jax.serving.previews import LONGEST as LONGEST_CLIP
+
+# Longest query, characters, and most queries and hits of a request.
+LONGEST, MOST_QUERIES, MOST_HITS = 1000, 16, 100
+# Longest path, as the system has it.
+LONGEST_PATH = 4096
+
+# A form sends its empty fields as well.
+_IF_GIVEN = BeforeValidator(lambda value: value or None)
+_Seconds = Annotated[
+    Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None, _IF_GIVEN
+]
+_Top = Annotated[Annotated[int, Field(ge=1, le=MOST_HITS)] | None, _IF_GIVEN]
+_Date = Annotated[datetime.date | None, _IF_GIVEN]
+
+
+class Asked(NamedTuple):
+    """A search as it was asked for.
+
+    Attributes:
+        queries: what to look for; empty for the bare page.
+        filters: where.
+        top: most hits of a query; None for the server's default.
+        per_video: most hits of a query in one video.
+        fields: the values of the form's fields.
+    """
+
+    queries: list[Query]
+    filters: Filters
+    top: int | None
+    per_video: int
+    fields: dict[str, str]
+
+
+def asked(
+    request: Request,
+    q: Annotated[
+        list[Annotated[str, Parameter(max_length=LONGEST)]],
+        Parameter(max_length=MOST_QUERIES, description="what happens in the video"),
+    ] = [],  # noqa: B006
+    like: Annotated[
+        str,
+        Parameter(
+            max_length=LONGEST_PATH,
+            description="VIDEO@SECONDS: a moment to find more of its kind",
+        ),
+    ] = "",
+    folder: Annotated[
+        str,
+        Parameter(max_length=LONGEST_PATH, description="only videos below this folder"),
+    ] = "",
+    min_seconds: _Seconds = None,
+    max_seconds: _Seconds = None,
+    since: _Date = None,
+    until: _Date = None,
+    top: _Top = None,
+    per_video: _Top = None,
+) -> Asked:
+    """Reads a search from a request; used by FastAPI.
+
+    Raises:
+        HTTPException: `like` is not a moment.
+    """
+    queries = [Query(text=text) for text in q if text.strip()]
+    if like:
+        like = in_bytes(request, "like")
+        try:
+            queries.append(Query(like=moment_of(like)))
+        except ValueError as error:
+            raise HTTPException(422, f"like: {error}") from None
+    given = dict(request.query_params)
+    folder = in_bytes(request, "folder")
+    fields = {"q": q[0] if q else "", "like": like, "folder": folder}
+    names = ("min_seconds", "max_seconds", "since", "until", "per_video")
+    fields |= {name: given.get(name, "") for name in names}
+    filters = Filters(
+        folder=folder.strip("/"),
+        min_seconds=min_seconds,
+        max_seconds=max_seconds,
+        since=_midnight(since),
+        # The whole of the last day.
+        until=_midnight(until, days=1),
+    )
+    return Asked(queries, filters, top, per_video or 1, fields)
+
+
+def _midnight(date: datetime.date | None, days: int = 0) -> float | None:
+    if date is None:
+        return None
+    try:
+        start = datetime.datetime.combine(date, datetime.time())
+        return (start + datetime.timedelta(days=days)).timestamp()
+    # The first and the last days of the calendar.
+    except (OverflowError, ValueError):
+        return None
+
+
+class Stretch(NamedTuple):
+    """A stretch of a video: its relative path, and seconds."""
+
+    video: str
+    start: float
+    end: float
+
+
+def video_path(
+    request: Request,
+    video: Annotated[
+        str, Parameter(max_length=LONGEST_PATH, description="path as in the answers")
+    ],
+) -> str:
+    """Reads the path of a video from a request; used by FastAPI."""
+    return in_bytes(request, "video")
+
+
+def stretch(
+    video: Annotated[str, Depends(video_path)],
+    start: Annotated[
+        float,
+        Parameter(ge=0, le=1e7, allow_inf_nan=False, description="seconds"),
+    ] = 0.0,
+    end: Annotated[
+        Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)] | None,
+        _IF_GIVEN,
+        Parameter(description="seconds; by default 30 after the start"),
+    ] = None,
+) -> Stretch:
+    """Reads a stretch from a request; used by FastAPI."""
+    if end is None:
+        end = start + LONGEST_CLIP
+    # A stretch of no length would have no frame.
+    return Stretch(video, start, max(end, start + 0.5))
+
+
+def in_bytes(request: Request, name: str) -> str:
+    """A parameter that is a path, which may hold bytes that are not UTF-8."""
+    query = request.scope["query_string"].decode("latin-1")
+    given = urllib.parse.parse_qs(query, errors="surrogateescape")
+    return given.get(name, [""])[-1]
+
+
+def address(path: str, **parameters: Any) -> str:
+    """An address of this server, with parameters that may hold any bytes."""
+    given = {
+        name: os.fsencode(value) if isinstance(value, str) else f"{value:.10g}"
+        for name, value in parameters.items()
+        if value not in ("", None)
+    }
+    return path + ("?" + urllib.parse.urlencode(given) if given else "")

@@ -1,0 +1,220 @@
+"""Studies: the grid, the search, what a failure costs, the page."""
+
+import csv
+import dataclasses
+import re
+
+import jax
+import pytest
+
+from data_pipelines.console.errors import UserError
+from data_pipelines.datasets.demo import world
+from vop_jax import ablate as command
+from vop_jax.model.methods import METHODS
+from vop_jax.study import grid as module
+from vop_jax.study.cells import STUDIES, Cell, Published, Study
+from vop_jax.study.grid import StudyRuns, cell_config
+from vop_jax.study.page import write_csv, write_study_page
+from vop_jax.training.config import default_values
+
+LAYERS = {"demo": 4, "paper": 12}
+
+
+@pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_cell_is_a_configuration(name, layers):
+    cells = STUDIES[name].cells(layers)
+    assert len({cell.name for cell in cells}) == len(cells) > 1
+    for cell in cells:
+        config = cell_config(cell, default_values, 1.0, 0)
+        total = [
+            getattr(config.prompts, f"{kind}_length")
+            for kind in ("video", "position", "context")
+        ]
+        if "length" not in cell.name and "update" not in cell.name:
+            assert sum(total) in (0, 8)
+
+
+def test_the_paper_has_all_methods():
+    cells = STUDIES["table1"].cells(12)
+    assert [cell.name for cell in cells] == list(METHODS)
+    assert all(cell.published for cell in cells)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setattr(world, "SPLITS", {"train": 32, "validation": 16, "test": 16})
+    data = str(tmp_path_factory.mktemp("data"))
+
+    def values(method):
+        small = {"epochs": 1, "batch_size": 16, "data_dir": data}
+        return default_values(method) | small
+
+    yield values
+    patch.undo()
+
+
+CELLS = [
+    Cell("none", "zero_shot", published=Published((1.0, 2.0, 3.0))),
+    Cell("proj", "proj", published=Published((4.0, 5.0, 6.0), 7.0)),
+    Cell("broken", "vop", {"prompts.first_layer": 9}),
+    Cell("text", "vop", {"prompts.video_length": 0}, series="curve", x=2),
+]
+
+
+@pytest.fixture(scope="module")
+def study(base, tmp_path_factory):
+    output = tmp_path_factory.mktemp("study")
+    patch = pytest.MonkeyPatch()
+    patch.setitem(STUDIES, "small", Study("A <small> study", lambda layers: CELLS))
+    ablation = StudyRuns("small", base, output, [0, 1], [0.5, 1.0])
+    reports = []
+    ablation.run(lambda: reports.append(dict(ablation.finished)))
+    yield ablation, output, reports
+    jax.config.update("jax_compilation_cache_dir", None)
+    patch.undo()
+
+
+def test_one_failure_leaves_the_others(study):
+    ablation, _, reports = study
+    assert list(ablation.failed) == ["broken"]
+    assert "first_layer is 9" in ablation.failed["broken"]
+    assert {k: len(v) for k, v in ablation.finished.items()} == {
+        "none": 1,
+        "proj": 2,
+        "text": 2,
+    }
+    assert [len(x) for x in reports] == [1, 2, 2, 3]
+
+
+def test_a_search_leaves_its_figures_only(study):
+    _, output, _ = study
+    # Two rates with the first seed, one with the second.
+    assert len(list((output / "cells" / "proj").iterdir())) == 3
+    assert not list(output.glob("cells/*/*/checkpoints"))
+
+
+@pytest.mark.parametrize("better", [5e-4, 1e-3])
+def test_the_rate_is_chosen_on_the_validation_split(study, monkeypatch, better):
+    def run_once(config, folder, like):
+        rate = config.optimizer.learning_rate
+        score = 20.0 if rate == better else 10.0
+        sides = {f"R@{k}": score for k in (1, 5, 10)}
+        # The test split would choose the other one.
+        other = {name: -value for name, value in sides.items()}
+        figures = {"t2v": other, "v2t": other, "learning_rate": rate}
+        return figures | {"validation": {"t2v": sides, "v2t": sides}}
+
+    monkeypatch.setattr(module, "run_once", run_once)
+    chosen = study[0]._cell(CELLS[1])
+    assert [run["learning_rate"] for run in chosen] == [better] * 2
+
+
+def test_a_shorter_search_is_kept_apart(study, monkeypatch):
+    """A rate's short run is never taken for a final one."""
+    runs = []
+
+    def run_once(config, folder, like):
+        runs.append((config.epochs, config.seed, folder.path))
+        sides = dict.fromkeys(("R@1", "R@5", "R@10"), 1.0)
+        return {"validation": {"t2v": sides, "v2t": sides}}
+
+    monkeypatch.setattr(module, "run_once", run_once)
+    ablation = study[0]
+    monkeypatch.setattr(ablation, "_search_epochs", 3)
+    ablation._cell(CELLS[1])
+    assert [run[:2] for run in runs] == [(3, 0), (3, 0), (1, 0), (1, 1)]
+    assert len({run[2] for run in runs}) == 4
+
+
+def test_what_is_finished_is_not_run_again(study, base, monkeypatch):
+    first, output, _ = study
+    monkeypatch.setattr(module, "train", lambda *_: pytest.fail("trained again"))
+    again = StudyRuns("small", base, output, [0, 1], [0.5, 1.0])
+    again.run(lambda: None)
+    assert again.finished == first.finished
+
+
+def test_the_csv_and_the_page(study, tmp_path):
+    ablation, _, _ = study
+    write_csv(tmp_path / "x.csv", ablation.finished)
+    with (tmp_path / "x.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["cell"] for line in lines] == ["none", "proj", "proj", "text", "text"]
+    found = ablation.finished["proj"][1]
+    assert float(lines[2]["t2v_R@1"]) == found["t2v"]["R@1"]
+    assert lines[2]["seed"] == "1"
+    families = {x for x in lines[0] if x.startswith("twins_")}
+    assert families == {f"twins_{x}" for x in found["twins"]["families"]}
+    write_study_page(
+        tmp_path / "index.html",
+        study=ablation.study,
+        cells=[*CELLS, dataclasses.replace(CELLS[1], name="later")],
+        untuned=ablation.untuned,
+        finished=ablation.finished,
+        failed=ablation.failed,
+        dataset="demo",
+    )
+    page = (tmp_path / "index.html").read_text()
+    assert "A &lt;small&gt; study" in page
+    # The published figures, the curve and the table's dots, what is open, what failed.
+    assert "<td>4.0</td><td>5.0</td><td>6.0</td><td>7.0</td>" in page
+    assert page.count("<svg") == 2
+    assert "Not run yet: later." in page
+    assert "<b>broken</b>" in page
+    assert "±" in page
+    assert "src=" not in page
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("table9", "'table9' is not one of table1")]
+)
+def test_mistakes(name, says, tmp_path):
+    with pytest.raises(UserError, match=says):
+        StudyRuns(name, default_values, tmp_path, [0], [1.0])
+
+
+def test_an_interrupt_in_a_cell_is_no_failed_cell(monkeypatch):
+    ablation = object.__new__(StudyRuns)
+    ablation.cells, ablation.failed, ablation._rates = CELLS, {}, [0.5, 1.0]
+    ablation._seeds, ablation._search_epochs = [0], 0
+
+    def cell(_):
+        raise RuntimeError("INTERNAL: CpuCallback error")
+
+    monkeypatch.setattr(ablation, "_cell", cell)
+    monkeypatch.setattr(module, "is_interrupted", lambda: True)
+    reports = []
+    with pytest.raises(RuntimeError, match="CpuCallback"):
+        ablation.run(lambda: reports.append(1))
+    assert not ablation.failed
+    assert not reports
+
+    def mistaken(*_):
+        raise UserError("turned into a mistake")
+
+    monkeypatch.setattr(ablation, "_once", mistaken)
+    with pytest.raises(UserError, match="turned into"):
+        ablation._score(CELLS[1], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--seeds=a", r"--seeds='a' is not a list of numbers"),
+        ("--seeds=0,1,0", "names a number twice"),
+        ("--rates=nan", r"--rates='nan' is out of range"),
+        ("--rates=1,1.0", "names a number twice"),
+        (f"--seeds={'9' * 5000}", "--seeds='999"),
+    ],
+)
+def test_a_wrong_number_names_its_flag(flag, says, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["ablate", "--study=table1", flag])
+    with pytest.raises(SystemExit) as end:
+        command.main()
+    line = capsys.readouterr().err
+    assert end.value.code == 2
+    assert re.search(says, line)
+    assert line.count("\n") == 1
+    assert len(line) < 250

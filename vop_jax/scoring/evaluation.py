@@ -1,0 +1,268 @@
+"""All metrics of a similarity matrix: intervals, tie policies, hub corrections."""
+
+import dataclasses
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from data_pipelines.console.terminal import table
+from vop_jax.scoring.bootstrap import (
+    LEVEL,
+    Intervals,
+    Ranking,
+    bootstrap_intervals,
+)
+from vop_jax.scoring.counts import Counts, count_corrected
+from vop_jax.scoring.event_order import ORDERS
+from vop_jax.scoring.hub_corrections import Correction, dual_softmax, querybank_norm
+from vop_jax.scoring.metrics import by_direction, summary
+from vop_jax.scoring.similarity import Similarity
+from vop_jax.scoring.ties import TIES
+
+
+class Direction(NamedTuple):
+    """The ranks of one direction.
+
+    Attributes:
+        ranks: of the queries; with `clip4clip` a query has one for each tie.
+        query: the index of the text or video that each rank belongs to.
+        video: the video of each rank's query, which is its bootstrap cluster.
+    """
+
+    ranks: Float[np.ndarray, "R"]
+    query: Int[np.ndarray, "R"]
+    video: Int[np.ndarray, "R"]
+
+
+def directions(
+    counts: dict[str, Counts], right: Int[np.ndarray, "T"], ties: str
+) -> dict[str, Direction]:
+    """The ranks of each direction, with what they belong to.
+
+    Args:
+        counts: by direction, see `vop_jax.scoring.counts`.
+        right: the correct video of each text.
+        ties: see `vop_jax.scoring.metrics`.
+    """
+    found, asked = {}, np.unique(right)
+    for way, number in counts.items():
+        query = np.arange(len(right)) if way == "t2v" else asked
+        video = right if way == "t2v" else asked
+        if ties == "clip4clip":
+            times = number.tied + 1
+            query, video = np.repeat(query, times), np.repeat(video, times)
+        found[way] = Direction(number.ranks(ties), query, video)
+    return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A similarity matrix and how it is to be scored.
+
+    Attributes:
+        title: heading of the tables.
+        similarity: of texts (rows) with videos (columns).
+        video_of_text: the correct video of each text.
+        counts: of the matrix, which all metrics follow from, by direction.
+        results: the metrics of `results.json`, which are printed first.
+        ties: the tie policy, see `vop_jax.scoring.metrics`.
+        texts: the captions, if known.
+        video_ids: of the videos, if known.
+        temperature: of DSL; None means no DSL.
+        bank: similarities of other texts with the videos, for QB-Norm.
+        video_bank: similarities of the texts with other videos, for QB-Norm.
+        beta: of QB-Norm.
+        resamples: number of bootstrap samples.
+        seed: of the bootstrap samples.
+    """
+
+    title: str
+    similarity: Float[np.ndarray, "T V"] | Similarity
+    video_of_text: Int[np.ndarray, "T"]
+    counts: dict[str, Counts]
+    results: dict[str, Any]
+    ties: str = "mean"
+    texts: list[str] | None = None
+    video_ids: list[str] | None = None
+    temperature: float | None = None
+    bank: Float[np.ndarray, "B V"] | None = None
+    video_bank: Float[np.ndarray, "T B"] | None = None
+    beta: float = 20.0
+    resamples: int = 1000
+    seed: int = 0
+
+    @cached_property
+    def ways(self) -> dict[str, Direction]:
+        """The ranks by direction."""
+        return directions(self.counts, self.video_of_text, self.ties)
+
+    @property
+    def intervals(self) -> dict[str, Intervals]:
+        """The interval of every metric, by direction."""
+        return self._intervals[""]
+
+    @cached_property
+    def by_ties(self) -> dict[str, dict[str, dict[str, float]]]:
+        """The metrics under each tie policy, by direction."""
+        return {ties: by_direction(self.counts, ties) for ties in TIES}
+
+    @cached_property
+    def tied(self) -> dict[str, int]:
+        """By direction, the queries with a candidate as similar as the correct one."""
+        return {way: int((x.tied > 0).sum()) for way, x in self.counts.items()}
+
+    @cached_property
+    def corrected(self) -> dict[str, dict[str, Any]]:
+        """The constants, metrics and intervals of each hub correction."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, (constants, ways) in self._corrected.items():
+            found[name] = {"intervals": self._intervals[name], **constants}
+            for way, ranks in ways.items():
+                found[name][way] = summary(ranks.ranks)
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """All metrics as JSON values."""
+        drawing = {"level": LEVEL, "resamples": self.resamples, "seed": self.seed}
+        return {
+            **self.results,
+            "ties": self.ties,
+            # The denominator of the recalls; with clip4clip more than the queries.
+            "counted": {way: len(found.ranks) for way, found in self.ways.items()},
+            "intervals": drawing | self.intervals,
+            "tied_queries": self.tied,
+            "by_ties": self.by_ties,
+            "corrected": self.corrected,
+        }
+
+    def ranks_as_json(self) -> dict[str, Any]:
+        """The rank of every query; with clip4clip the list of its ranks."""
+        content: dict[str, Any] = {"ties": self.ties}
+        for way, found in self.ways.items():
+            content[way] = [float(rank) for rank in found.ranks]
+            if self.ties == "clip4clip":
+                starts = np.flatnonzero(np.diff(found.query, prepend=-1))
+                parts = np.split(found.ranks, starts[1:])
+                content[way] = [[float(rank) for rank in part] for part in parts]
+        if self.texts is not None:
+            content["t2v_queries"] = self.texts
+        # Videos without ids are identified by their column.
+        names = self.video_ids or list(range(self.similarity.shape[1]))
+        content["t2v_videos"] = [names[video] for video in self.video_of_text]
+        content["v2t_queries"] = [
+            names[video] for video in np.unique(self.ways["v2t"].query)
+        ]
+        return content
+
+    def show(self) -> None:
+        """Prints the tables."""
+        # Before the first table, so that a bank that does not fit is the only output.
+        corrected = self.corrected
+        texts, videos = self.similarity.shape
+        columns = ["", *summary(np.ones(1))]
+        rows = [
+            [way, *_cells(self.results[way], found)]
+            for way, found in self.intervals.items()
+        ]
+        size = f"{texts} texts, {videos} videos"
+        title = f"{self.title}: {size}, ties={self.ties}, {LEVEL}% intervals"
+        table(title, columns, rows)
+        self._show_orders()
+        rows = [
+            [f"{way} {name}", *_cells(entry[way], found)]
+            for name, entry in corrected.items()
+            for way, found in entry["intervals"].items()
+        ]
+        if rows:
+            table(f"corrected for hubs by {self._constants()}", columns, rows)
+        if any(self.tied.values()):
+            rows = [
+                [f"{way} {ties}", *(f"{x:.1f}" for x in figures[way].values())]
+                for way in self.tied
+                for ties, figures in self.by_ties.items()
+            ]
+            tied = ", ".join(f"{count} {way}" for way, count in self.tied.items())
+            table(f"tied queries: {tied}", columns, rows)
+
+    def _show_orders(self) -> None:
+        rows = [
+            [
+                ORDERS[name],
+                *(f"{self.results[name][way]:.1f}" for way in ("t2v", "v2t")),
+            ]
+            for name in ORDERS
+            if name in self.results
+        ]
+        if rows:
+            table("order, chance is 50", ["", "t2v", "v2t"], rows)
+
+    def _constants(self) -> str:
+        """The names of the corrections with their constants."""
+        said = []
+        for name, entry in self.corrected.items():
+            constants = (x for x in entry.items() if not isinstance(x[1], dict))
+            said.append(f"{name} ({', '.join(f'{k} {v:g}' for k, v in constants)})")
+        return ", ".join(said)
+
+    @cached_property
+    def _corrected(self) -> dict[str, tuple[dict[str, float], dict[str, Direction]]]:
+        """The constants and the ranks by direction of each hub correction."""
+        found: dict[str, tuple[dict[str, float], dict[str, Direction]]] = {}
+        for name, constants, way, correction in self._corrections():
+            entry = found.setdefault(name, ({}, {}))
+            entry[0].update(constants)
+            # A correction for one direction does not apply to the other.
+            counts = count_corrected(correction, self.video_of_text, way)
+            entry[1].update(directions(counts, self.video_of_text, self.ties))
+        return found
+
+    @cached_property
+    def _intervals(self) -> dict[str, dict[str, Intervals]]:
+        """The intervals by correction, "" for none, and direction."""
+        ways = {"": self.ways} | {name: x for name, (_, x) in self._corrected.items()}
+        rankings = [
+            Ranking(found.ranks, found.video)
+            for entry in ways.values()
+            for found in entry.values()
+        ]
+        intervals = iter(
+            bootstrap_intervals(rankings, resamples=self.resamples, seed=self.seed)
+        )
+        return {
+            name: {way: next(intervals) for way in entry}
+            for name, entry in ways.items()
+        }
+
+    def _corrections(
+        self,
+    ) -> Iterator[tuple[str, dict[str, float], str, Correction]]:
+        """Each correction's name, constants, direction and similarity."""
+        similarity, beta = self.similarity, self.beta
+        if isinstance(similarity, Similarity):
+            return
+        if self.temperature is not None:
+            constants = {"temperature": self.temperature}
+            yield "DSL", constants, "t2v", dual_softmax(similarity, self.temperature)
+            changed = dual_softmax(similarity.T, self.temperature)
+            yield "DSL", constants, "v2t", changed
+        if self.bank is not None:
+            changed = querybank_norm(similarity, self.bank, beta)
+            yield "QB-Norm", {"beta": beta, "bank": len(self.bank)}, "t2v", changed
+        if self.video_bank is not None:
+            others = self.video_bank.T
+            changed = querybank_norm(similarity.T, others, beta)
+            constants = {"beta": beta, "video_bank": len(others)}
+            yield "QB-Norm", constants, "v2t", changed
+
+
+def _cells(
+    figures: dict[str, float], intervals: dict[str, tuple[float, float]]
+) -> list[str]:
+    """Metrics with their intervals, as table cells."""
+    return [
+        f"{figures[name]:.1f} [{low:.1f}, {high:.1f}]"
+        for name, (low, high) in intervals.items()
+    ]

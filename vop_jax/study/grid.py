@@ -1,0 +1,267 @@
+"""Runs a study: its grid of runs and the learning-rate search of every cell."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NotRequired
+
+import jax
+import numpy as np
+from annotated_types import Ge, Le
+from typing_extensions import TypedDict
+
+from data_pipelines.console.errors import UserError
+from data_pipelines.console.interrupts import is_interrupted
+from data_pipelines.console.terminal import say, warn
+from data_pipelines.files.json_files import described
+from vop_jax.model.methods import find_method
+from vop_jax.runtime.files import write_atomically
+from vop_jax.runtime.metrics_log import read_metrics
+from vop_jax.runtime.run_folder import RunFolder
+from vop_jax.study.cells import Cell, Study, find_study
+from vop_jax.training.config import ADDED_FIELDS, RunConfig, as_begun, check_config
+from vop_jax.training.loop import train
+from vop_jax.training.run import Run, assemble, check_train
+from vop_jax.training.scores import Scores
+
+_Percent = Annotated[float, Ge(0), Le(100)]
+Recalls = TypedDict("Recalls", {"R@1": _Percent, "R@5": _Percent, "R@10": _Percent})
+
+
+class Order(TypedDict):
+    """Accuracies in telling an order, of the demo's videos."""
+
+    t2v: _Percent
+    v2t: _Percent
+    families: dict[str, _Percent]
+
+
+class Directions(TypedDict):
+    """Recalls of both directions."""
+
+    t2v: Recalls
+    v2t: Recalls
+
+
+class CellResults(Directions):
+    """What a study reads of a cell's `results.json`."""
+
+    validation: Directions
+    trainable_parameters: Annotated[int, Ge(0)]
+    learning_rate: Annotated[float, Ge(0)]
+    seconds_per_epoch: Annotated[float, Ge(0)]
+    twins: NotRequired[Order]
+    same_end: NotRequired[Order]
+
+
+def cell_config(
+    cell: Cell,
+    base: Callable[[str], dict[str, Any]],
+    rate: float,
+    seed: int,
+    epochs: int = 0,
+) -> RunConfig:
+    """The configuration of one run of a cell.
+
+    Args:
+        cell: the cell.
+        base: method -> a new default configuration, to which the cell's changes apply.
+        rate: factor on the method's learning rate.
+        seed: of the run.
+        epochs: number of epochs; 0 means the default.
+    """
+    values = base(cell.method)
+    for field, value in cell.changes.items():
+        *outer, last = field.split(".")
+        target = values
+        for name in outer:
+            target = target[name]
+        target[last] = value
+    values["optimizer"]["learning_rate"] *= rate
+    values["seed"] = seed
+    values["epochs"] = epochs or values["epochs"]
+    # One validation, at the end: the search compares finished runs.
+    values["save_every"] = 10**9
+    return check_config(values)
+
+
+def run_once(
+    config: RunConfig, folder: RunFolder, shared: Run | None
+) -> dict[str, Any]:
+    """Trains and scores a configuration, or returns the results of a finished run.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        shared: a run whose backbone and data are used again.
+
+    Returns:
+        The content of `results.json`: the metrics, those of the validation split under
+        `validation`, `seconds_per_epoch` and `learning_rate`.
+    """
+    if folder.results.exists():
+        folder.check(as_begun(config, folder).as_json(), added=ADDED_FIELDS)
+        results = folder.read_results()
+        described(results, CellResults, str(folder.results))
+        return results
+    # A cell's folder is a run's folder, which `main` may work in as well.
+    with folder.alone():
+        return _run_once(config, folder, shared)
+
+
+def _run_once(
+    config: RunConfig, folder: RunFolder, shared: Run | None
+) -> dict[str, Any]:
+    run = assemble(config, folder, shared)
+    scores = Scores(run)
+    variables = train(run, scores)
+    metrics = {
+        split: scores.entry(
+            config.method,
+            scores.similarity(run.model, variables, split),
+            run.trained_count,
+            split,
+        )
+        for split in ("test", "validation")
+    }
+    steps = [
+        line["step_seconds"] for line in read_metrics(folder) if "step_seconds" in line
+    ]
+    seconds = float(np.median(steps)) * run.feed().steps_per_epoch if steps else 0.0
+    results = metrics["test"] | {
+        "validation": metrics["validation"],
+        "seconds_per_epoch": seconds,
+        "learning_rate": config.optimizer.learning_rate,
+        "seed": config.seed,
+    }
+    folder.start(run.config.as_json())
+    write_atomically(folder.results, json.dumps(results, indent=1))
+    # A study has many runs; only their results are kept.
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    return results
+
+
+def validation_score(results: dict[str, Any]) -> float:
+    """The objective of the search: the mean of the recalls of both directions."""
+    metrics = results["validation"]
+    return float(
+        np.mean([metrics[way][f"R@{k}"] for way in ("t2v", "v2t") for k in (1, 5, 10)])
+    )
+
+
+class StudyRuns:
+    """The runs of a study and their results so far.
+
+    Args:
+        name: of the study.
+        base: method -> the default configuration that its cells change.
+        output: the study's folder.
+        seeds: of the final runs; the first is also that of the search.
+        rates: factors on a method's learning rate to search over.
+        search_epochs: epochs of each learning-rate search run; 0 means the same as a
+            final run, and the best rate's search run is then the first final run.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base: Callable[[str], dict[str, Any]],
+        output: Path,
+        seeds: Sequence[int],
+        rates: Sequence[float],
+        search_epochs: int = 0,
+    ):
+        self.study: Study = find_study(name)
+        self._base, self._output = base, output
+        self._seeds, self._rates = seeds, rates
+        self._search_epochs = search_epochs
+        # Rates and seeds are not compiled into a program, so each cell compiles once.
+        jax.config.update("jax_compilation_cache_dir", str((output / "xla").absolute()))
+        # Read the backbone and the data once, and score CLIP without tuning.
+        first = cell_config(Cell("none", "zero_shot"), base, 1.0, seeds[0])
+        self._shared = assemble(first, RunFolder(output / "untuned"))
+        scores = Scores(self._shared)
+        layers = self._shared.backbone.size.vision.layers
+        self.cells = self.study.cells(layers)
+        self._check_cells()
+        scores.evaluate_untuned()
+        # CLIP without tuning, by name of what it sees of a video.
+        self.untuned = scores.results
+        self.finished: dict[str, list[dict[str, Any]]] = {}
+        self.failed: dict[str, str] = {}
+
+    def _check_cells(self) -> None:
+        """Checks, before anything runs, that at least one cell can be trained.
+
+        Raises:
+            UserError: none can; the error is that of the first cell.
+        """
+        mistakes = []
+        for cell in self.cells:
+            try:
+                config = cell_config(cell, self._base, 1.0, self._seeds[0])
+                if config.row.trained:
+                    check_train(config, self._shared.mesh.size, self._shared.data)
+                    return
+            except UserError as error:
+                mistakes.append(error)
+        if mistakes:
+            raise mistakes[0]
+
+    def run(self, report: Callable[[], None]) -> None:
+        """Runs every cell; `report` is called after each."""
+        for place, cell in enumerate(self.cells, 1):
+            started = time.perf_counter()
+            try:
+                self.finished[cell.name] = self._cell(cell)
+            # The other cells continue when one fails.
+            except (UserError, ValueError, RuntimeError, OSError) as error:
+                if is_interrupted():
+                    raise
+                self.failed[cell.name] = " ".join(str(error).split())
+                warn(f"{cell.name} failed: {self.failed[cell.name]}")
+            else:
+                self._say(cell, place, time.perf_counter() - started)
+            report()
+
+    def _cell(self, cell: Cell) -> list[dict[str, Any]]:
+        seed = self._seeds[0]
+        if not find_method(cell.method).trained:
+            return [self._once(cell, 1.0, seed)]
+        scores = {rate: self._score(cell, rate) for rate in self._rates}
+        best = max(scores, key=scores.__getitem__)
+        return [self._once(cell, best, seed) for seed in self._seeds]
+
+    def _score(self, cell: Cell, rate: float) -> float:
+        """A rate's validation score; -inf if its run fails, as by a loss overflow."""
+        if len(self._rates) == 1:
+            return 0.0
+        try:
+            seed, epochs = self._seeds[0], self._search_epochs
+            return validation_score(self._once(cell, rate, seed, epochs))
+        except UserError as error:
+            if is_interrupted():
+                raise
+            warn(f"{cell.name} at {rate} times its learning rate: {error}")
+            return -np.inf
+
+    def _once(
+        self, cell: Cell, rate: float, seed: int, epochs: int = 0
+    ) -> dict[str, Any]:
+        config = cell_config(cell, self._base, rate, seed, epochs)
+        name = f"rate{config.optimizer.learning_rate:.3g}_seed{seed}"
+        if epochs:
+            name += f"_epochs{epochs}"
+        folder = RunFolder(self._output / "cells" / cell.name / name)
+        return run_once(config, folder, self._shared)
+
+    def _say(self, cell: Cell, place: int, seconds: float) -> None:
+        runs = self.finished[cell.name]
+        recall = np.mean([x["t2v"]["R@1"] for x in runs])
+        say(
+            f"{place}/{len(self.cells)} {cell.name}: t2v R@1 {recall:.1f} over "
+            f"{len(runs)} seeds, learning rate {runs[0]['learning_rate']:.3g}, "
+            f"{seconds:.0f} s"
+        )

@@ -1,19 +1,10 @@
-"""Prompt-tuning a frozen CLIP for text-video retrieval.
-
-    python -m vop_jax.main --config=configs/vop.py
-    python -m vop_jax.main --config=configs/vop.py:method=vop_f,dataset=demo
-    python -m vop_jax.main --config=configs/vop.py --config.optimizer.learning_rate=3e-3
-
-The short form takes `method`, `dataset` and `backbone`; everything else is a field, see
-`vop_jax.config.RunConfig`, `prompts.PromptConfig`, `optimizer.OptimizerConfig`,
-`towers.ComputeConfig` and `sharding.MeshConfig`.
-"""
+"""The configuration of `vop_jax.configs.vop`, by a path that the commands take."""
 
 from ml_collections import ConfigDict
 
-from vop_jax.config import default_values, parse_short_form
+from vop_jax.configs import vop
 
 
 def get_config(short_form: str = "") -> ConfigDict:
-    """The configuration of a run; see `vop_jax.config` for what is checked."""
-    return ConfigDict(default_values(**parse_short_form(short_form))).lock()
+    """The same; see there."""
+    return vop.get_config(short_form)

@@ -1,6 +1,7 @@
-"""Every test sees eight fake devices, on the CPU."""
+"""Every test sees eight fake devices, on the CPU, and no Triton."""
 
 import os
+import sys
 
 # Before JAX is imported anywhere. Unoptimised code compiles several times faster, and
 # compiling is what most tests spend their time on.
@@ -11,6 +12,9 @@ os.environ["XLA_FLAGS"] = (
     "--xla_llvm_disable_expensive_passes=true"
 )
 
-from data_pipelines.terminal import quiet_libraries
+from data_pipelines.console.terminal import quiet_libraries
 
 quiet_libraries()
+# PyTorch imports Triton where it is installed; both its library and XLA's hold LLVM,
+# and the process crashes.
+sys.modules["triton"] = None  # pyright: ignore[reportArgumentType]

@@ -3,28 +3,47 @@
     python -m vop_jax.ablate --study=table1 [--dataset=demo] [--output=DIR]
         [--seeds=0,1,2] [--rates=0.33,1,3] [--search_epochs=N]
 
-Every cell first searches its learning rate, as factors of the method's own, on the
-validation split with the first seed; the test split is never looked at for it. The best
-rate is then run with all seeds. What is finished is never run again, and a cell that
-fails is reported and leaves the others alone.
+For every cell the study first searches the learning rate, as factors of the method's
+default, on the validation split with the first seed; the search never uses the test
+split. The best rate is then run with all seeds. Finished runs are never repeated, and a
+cell that fails is reported while the others continue.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.arguments import Parser
-from data_pipelines.errors import UserError, command
-from data_pipelines.terminal import say
-from vop_jax.startup import start_up
-from vop_jax.studies import STUDIES, find_study
+from data_pipelines.console.arguments import Parser, local_path, place, store_path
+from data_pipelines.console.errors import UserError, command
+from data_pipelines.console.names import shortened
+from data_pipelines.console.ranges import SEEDS, Range, number
+from data_pipelines.console.terminal import say
+from vop_jax.runtime.startup import start_up
+from vop_jax.study.cells import STUDIES, find_study
+from vop_jax.training.presets import EPOCHS
+
+# Factors on a learning rate.
+_RATES = Range(0, 1_000_000, above=True)
 
 
-def _numbers(text: str, kind: Callable[[str], Any]) -> list[Any]:
+def _numbers(
+    flag: str, text: str, kind: Callable[[str], Any], within: Range
+) -> list[Any]:
+    """The numbers of a flag, each of them once."""
     try:
-        return [kind(part) for part in text.split(",")]
+        numbers = [kind(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"{text!r} is not a list of numbers like 0,1,2") from None
+        raise UserError(
+            f"{flag}={shortened(text)} is not a list of numbers like 0,1,2"
+        ) from None
+    # A repeated run would count twice in every mean and deviation.
+    if len(set(numbers)) < len(numbers):
+        raise UserError(f"{flag}={shortened(text)} names a number twice")
+    if not all(x in within for x in numbers):
+        raise UserError(
+            f"{flag}={shortened(text)} is out of range; the numbers must be {within}"
+        )
+    return numbers
 
 
 @command
@@ -34,53 +53,77 @@ def main() -> int:
     parser = Parser("vop_jax.ablate", __doc__, epilog=f"studies:\n{titles}")
     parser.add_argument("--study", required=True, help=f"one of {', '.join(STUDIES)}")
     parser.add_argument("--dataset", default="demo", help="what to train on")
-    parser.add_argument("--backbone", default="", help="a CLIP folder")
-    parser.add_argument("--data_dir", default="data", help="prepared data sets")
-    parser.add_argument("--output", type=Path, help="folder; runs/STUDY_DATASET")
-    parser.add_argument("--seeds", default="0,1,2", help="of the final runs")
     parser.add_argument(
-        "--rates", default="0.33,1,3", help="factors on each method's learning rate"
+        "--backbone",
+        type=place,
+        help="folder or name of a CLIP (default: the data set's own)",
     )
-    parser.add_argument("--epochs", type=int, help="instead of the data set's own")
     parser.add_argument(
-        "--search_epochs", type=int, default=0, help="of the search's runs; as many"
+        "--data_dir",
+        type=lambda text: str(store_path(text)),
+        default="data",
+        help="folder of prepared data sets",
+    )
+    parser.add_argument(
+        "--output",
+        type=local_path,
+        help="output folder of the study (default: runs/STUDY_DATASET)",
+    )
+    parser.add_argument("--seeds", default="0,1,2", help="seeds of the final runs")
+    parser.add_argument(
+        "--rates",
+        default="0.33,1,3",
+        help="factors on each method's learning rate to search over",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=number(int, EPOCHS),
+        help="epochs of each final run (default: the data set's own)",
+    )
+    parser.add_argument(
+        "--search_epochs",
+        type=number(int, Range(0, EPOCHS.most)),
+        default=0,
+        help="epochs of each learning-rate search run (default: 0, the same as a final "
+        "run)",
     )
     flags = parser.parse_args()
-    for name in ("epochs", "search_epochs"):
-        if (getattr(flags, name) or 0) < 0:
-            raise UserError(f"--{name} must not be negative")
+    seeds = _numbers("--seeds", flags.seeds, int, SEEDS)
+    rates = _numbers("--rates", flags.rates, float, _RATES)
     start_up()
     find_study(flags.study)
     # Imported late, so that a typing mistake is answered without a wait.
-    from vop_jax.ablation import Ablation
-    from vop_jax.config import default_values
-    from vop_jax.study_page import write_csv, write_study_page
+    from vop_jax.runtime.files import in_room
+    from vop_jax.runtime.run_folder import RunFolder
+    from vop_jax.study.grid import StudyRuns
+    from vop_jax.study.page import write_csv, write_study_page
+    from vop_jax.training.config import default_values
 
     def base(method: str) -> dict[str, Any]:
-        values = default_values(method, flags.dataset, flags.backbone)
+        values = default_values(method, flags.dataset, flags.backbone or "")
         values["data_dir"] = flags.data_dir
         values["epochs"] = flags.epochs or values["epochs"]
         return values
 
-    output = flags.output or Path(f"runs/{flags.study}_{flags.dataset}")
-    seeds, rates = _numbers(flags.seeds, int), _numbers(flags.rates, float)
-    ablation = Ablation(flags.study, base, output, seeds, rates, flags.search_epochs)
-
-    def report() -> None:
-        write_csv(output / "results.csv", ablation.finished)
+    def report(runs: StudyRuns) -> None:
+        write_csv(output / "results.csv", runs.finished)
         write_study_page(
             output / "index.html",
-            study=ablation.study,
-            cells=ablation.cells,
-            untuned=ablation.untuned.results,
-            finished=ablation.finished,
-            failed=ablation.failed,
+            study=runs.study,
+            cells=runs.cells,
+            untuned=runs.untuned,
+            finished=runs.finished,
+            failed=runs.failed,
             dataset=flags.dataset,
         )
 
-    ablation.run(report)
+    output = flags.output or Path(f"runs/{flags.study}_{flags.dataset}")
+    # Before the backbone and the data are read.
+    with in_room(output, flags.data_dir), RunFolder(output).alone("--output"):
+        runs = StudyRuns(flags.study, base, output, seeds, rates, flags.search_epochs)
+        runs.run(lambda: report(runs))
     say(f"page: {output / 'index.html'}")
-    return 1 if ablation.failed else 0
+    return 1 if runs.failed else 0
 
 
 if __name__ == "__main__":

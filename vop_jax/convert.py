@@ -4,41 +4,67 @@
     python -m vop_jax.convert --input=runs/demo_vop_fc --output=clip-tuned
     python -m vop_jax.convert --input=clip-vit-b32 --output=back --to=openai
 
-The input's format is told from its content: OpenAI's `.pt` (TorchScript or state dict),
-Hugging Face CLIP folders, open_clip's ViT models, the authors' VoP on ModelScope, and
-runs of this project. The output is a Hugging Face CLIP folder, with a
-`tuned.safetensors` where anything was added to the CLIP; or OpenAI's or ModelScope's
-file. No code in a file is ever run, and torch is not needed.
+The input's format is detected from its content: OpenAI's `.pt` (TorchScript or state
+dict), Hugging Face CLIP folders, open_clip's ViT models, the authors' VoP on
+ModelScope, and runs of this project. The output is a Hugging Face CLIP folder, with a
+`tuned.safetensors` if anything was added to the CLIP; or OpenAI's or ModelScope's file.
+No code in a file is ever run, and torch is not needed.
 """
 
-from pathlib import Path
+import argparse
+import re
 
-from data_pipelines.arguments import Parser
-from data_pipelines.errors import command
-from data_pipelines.terminal import quiet_libraries
+from data_pipelines.console.arguments import Parser, local_path
+from data_pipelines.console.errors import command
+from data_pipelines.console.terminal import quiet_libraries
+from vop_jax.model.clip.sizes import HUB_NAMES
 
 TARGETS = ("huggingface", "openai", "modelscope")
+
+
+def _heads(text: str) -> tuple[int, int]:
+    """Two positive numbers."""
+    found = re.fullmatch(r"([1-9]\d{0,3}),([1-9]\d{0,3})", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is not two numbers such as 16,12"
+        )
+    return int(found[1]), int(found[2])
 
 
 @command
 def main() -> int | None:
     """Parses the flags and converts."""
     parser = Parser("vop_jax.convert", __doc__)
-    parser.add_argument("--input", type=Path, required=True, help="file or folder")
-    parser.add_argument("--output", type=Path, required=True, help="a new folder")
-    parser.add_argument("--to", default="huggingface", choices=TARGETS)
+    parser.add_argument(
+        "--input",
+        type=local_path,
+        required=True,
+        help=f"file, folder, or the name of a CLIP: demo, {', '.join(HUB_NAMES)}",
+    )
+    parser.add_argument("--output", type=local_path, required=True, help="a new folder")
+    parser.add_argument(
+        "--to", default="huggingface", choices=TARGETS, help="the output's format"
+    )
     parser.add_argument(
         "--activation",
         default="",
         choices=("quick_gelu", "gelu"),
-        help="of both towers, where the input does not say it",
+        help="of both towers, if the input does not state it (default: the input's)",
+    )
+    parser.add_argument(
+        "--heads",
+        default=(0, 0),
+        type=_heads,
+        metavar="VISION,TEXT",
+        help="attention heads of the two towers, if the input does not state them",
     )
     flags = parser.parse_args()
     quiet_libraries()
     # Imported late, so that a typing mistake is answered without a wait.
-    from vop_jax.clip_export import convert
+    from vop_jax.weights.clip_export import convert
 
-    convert(flags.input, flags.output, flags.to, flags.activation)
+    convert(flags.input, flags.output, flags.to, flags.activation, flags.heads)
 
 
 if __name__ == "__main__":

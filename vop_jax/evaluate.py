@@ -1,4 +1,4 @@
-"""Scores a similarity matrix, anybody's or a model's on a data set.
+"""Scores a similarity matrix from a file, or a model on a data set.
 
     python -m vop_jax.evaluate --similarity=sims.npy [--video_of_text=map.npy]
         [--bank=bank.npy] [--dsl_temperature=0.01] [--ties=mean] [--json=FILE]
@@ -6,161 +6,221 @@
         [--split=test] [--tuned=FILE] [--similarity_out=FILE] [--json=FILE]
 
 A matrix holds texts (rows) by videos (columns), as .npy or as .npz with one array.
-Every figure has its 95% bootstrap interval. Figures corrected for hubs have a table of
-their own: for a model always, for a matrix where a temperature or a bank is given.
+Every metric is printed with its 95% bootstrap interval. Hub-corrected metrics (DSL and
+QB-Norm) are printed in a table of their own: always for a model, for a matrix if a
+temperature or a bank is given.
 """
 
 import argparse
 import io
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from data_pipelines.catalog.table import DATASETS, find_dataset
+from data_pipelines.console.arguments import (
+    Parser,
+    is_store,
+    local_path,
+    place,
+    store_path,
+)
+from data_pipelines.console.errors import UserError, command
+from data_pipelines.console.ranges import SEEDS, Range, number
+from data_pipelines.console.terminal import say, warn
+from data_pipelines.preparing.limits import FRAMES
+from vop_jax.model.clip.sizes import HUB_NAMES
+from vop_jax.runtime.files import write_output
+from vop_jax.runtime.startup import start_up
+from vop_jax.scoring.ties import TIES
 
-from data_pipelines.arguments import Parser
-from data_pipelines.datasets import DATASETS, find_dataset
-from data_pipelines.errors import UserError, command
-from data_pipelines.provenance import left_out, warn_of_difference
-from data_pipelines.terminal import say, warn
-from vop_jax.evaluation import Evaluation
-from vop_jax.metrics import TIES, retrieval_metrics
-from vop_jax.run_folder import RunFolder, write_atomically
-from vop_jax.similarity import similarity_of
-from vop_jax.startup import start_up
+if TYPE_CHECKING:
+    import numpy as np
 
-# Which flags go with which of the two inputs.
+    from data_pipelines.feeding.loading import Data
+    from vop_jax.api import Model
+    from vop_jax.scoring.evaluation import Evaluation
+
+# The flags that need a matrix, and those that need a model.
 _MATRIX_FLAGS = ("video_of_text", "bank", "video_bank")
 _MODEL_FLAGS = (
     *("dataset", "data_dir", "split", "tuned", "num_frames", "batch_size"),
     *("bank_captions", "similarity_out"),
 )
-_LEAST = {
-    **dict.fromkeys(("resamples", "num_frames", "batch_size"), 1),
-    **dict.fromkeys(("seed", "bank_captions"), 0),
-}
+# Draws of the intervals: their figures are held, and their ends no longer move.
+_RESAMPLES = Range(1, 1_000_000)
+_BATCH, _CAPTIONS = Range(1, 1_000_000), Range(0, 1_000_000_000)
+# Of similarities, which are between -1 and 1; beyond it, all but one count as 0.
+_TEMPERATURE = Range(1e-6, 1e6)
 _OUTPUTS = ("json", "ranks", "similarity_out")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("vop_jax.evaluate", __doc__)
+    trained = "those of training"
     add = parser.add_argument
-    add("--ties", choices=TIES, help="how equal similarities count; mean, or the run's")
-    add("--resamples", type=int, default=1000, help="draws of the intervals")
-    add("--seed", type=int, default=0, help="of the draws")
-    add("--dsl_temperature", type=float, help="DSL's; a model's own scale, inverted")
-    add("--beta", type=float, default=20.0, help="QB-Norm's inverse temperature")
-    add("--json", type=Path, help="file for all figures")
-    add("--ranks", type=Path, help="file for the rank of every query, as JSON")
+    add(
+        "--ties",
+        choices=TIES,
+        help="how equal similarities count (default: mean, or the run's)",
+    )
+    add(
+        "--resamples",
+        type=number(int, _RESAMPLES),
+        default=1000,
+        help="bootstrap samples of an interval",
+    )
+    add(
+        "--seed",
+        type=number(int, SEEDS),
+        default=0,
+        help="seed of the bootstrap samples",
+    )
+    add(
+        "--dsl_temperature",
+        type=number(float, _TEMPERATURE),
+        help="temperature of DSL (default: 1 / the model's scale; for a matrix no DSL)",
+    )
+    add(
+        "--beta",
+        type=number(float, _TEMPERATURE),
+        default=20.0,
+        help="QB-Norm's inverse temperature",
+    )
+    add("--json", type=store_path, help="file for all metrics (default: not written)")
+    add(
+        "--ranks",
+        type=store_path,
+        help="file for the rank of every query, as JSON (default: not written)",
+    )
     add = parser.add_argument_group("a matrix").add_argument
-    add("--similarity", type=Path, help=".npy or .npz, texts by videos")
-    add("--video_of_text", type=Path, help="number of each text's video, .npy")
-    add("--bank", type=Path, help="QB-Norm's: further texts by the same videos")
-    add("--video_bank", type=Path, help="QB-Norm's for v2t: texts by further videos")
+    add(
+        "--similarity",
+        type=local_path,
+        help=".npy or .npz, texts by videos (default: score a model)",
+    )
+    add(
+        "--video_of_text",
+        type=local_path,
+        help="index of each text's video, .npy (default: text i belongs to video i)",
+    )
+    add(
+        "--bank",
+        type=local_path,
+        help="bank of QB-Norm: other texts by the same videos (default: no QB-Norm)",
+    )
+    add(
+        "--video_bank",
+        type=local_path,
+        help="bank of QB-Norm for v2t: texts by other videos (default: none)",
+    )
     add = parser.add_argument_group("a model").add_argument
-    add("--checkpoint", help="a run's folder, or a converted or exported CLIP's")
-    add("--dataset", help=f"one of {', '.join(DATASETS)}; the run's own")
-    add("--data_dir", help="prepared data sets; the run's own, or data")
-    add("--split", choices=("train", "validation", "test"), help="test")
-    add("--tuned", type=Path, help="a tuned.safetensors to put on the CLIP")
-    add("--num_frames", type=int, help="frames of a video; what was trained with")
-    add("--batch_size", type=int, help="videos of a step; the run's own, or 64")
-    add("--bank_captions", type=int, help="training captions for QB-Norm, 10000; 0: no")
-    add("--similarity_out", type=Path, help="file for the similarity matrix, .npy")
-    arguments = sys.argv[1:] if arguments is None else arguments
-    given = parser.parse_args([_underscored(x) for x in arguments])
+    add(
+        "--checkpoint",
+        type=place,
+        help="folder of a run or of a converted or exported CLIP, or name of a CLIP, "
+        f"{', '.join(HUB_NAMES)} (default: score a matrix)",
+    )
+    add("--dataset", help=f"one of {', '.join(DATASETS)} (default: the run's own)")
+    add(
+        "--data_dir",
+        type=lambda text: str(store_path(text)),
+        help="folder of prepared data sets (default: the run's own, or data)",
+    )
+    add(
+        "--split",
+        choices=("train", "validation", "test"),
+        help="split to score (default: test)",
+    )
+    add(
+        "--tuned",
+        type=local_path,
+        help="tuned.safetensors to add to the CLIP (default: the one in its folder)",
+    )
+    add(
+        "--num_frames",
+        type=number(int, FRAMES),
+        help=f"frames per video (default: {trained})",
+    )
+    add(
+        "--batch_size",
+        type=number(int, _BATCH),
+        help="videos per step (default: the run's own, or 64)",
+    )
+    add(
+        "--bank_captions",
+        type=number(int, _CAPTIONS),
+        help="training captions for QB-Norm, 0 for no QB-Norm (default: 10000)",
+    )
+    add(
+        "--similarity_out",
+        type=store_path,
+        help="file for the similarity matrix, .npy (default: not written)",
+    )
+    given = parser.parse_args(arguments)
     _check(given)
     return given
 
 
-def _underscored(argument: str) -> str:
-    """`--two-words=x` as `--two_words=x`; both spellings are in use."""
-    if not argument.startswith("--"):
-        return argument
-    name, equals, value = argument.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value
-
-
 def _check(given: argparse.Namespace) -> None:
-    """Answers what can be answered before anything heavy is imported."""
+    """Reports mistakes that can be found before JAX is imported."""
     if (given.similarity is None) == (given.checkpoint is None):
-        raise UserError("give either --similarity=FILE or --checkpoint=FOLDER")
+        raise UserError("pass either --similarity=FILE or --checkpoint=FOLDER")
     other, needs = _MODEL_FLAGS, "checkpoint"
     if given.checkpoint is not None:
         other, needs = _MATRIX_FLAGS, "similarity"
     for name in other:
         if getattr(given, name) is not None:
-            raise UserError(f"--{name} goes with --{needs}")
-    for name, least in _LEAST.items():
-        value = getattr(given, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name} is {value}; it must be at least {least}")
-    for name in ("dsl_temperature", "beta"):
-        value = getattr(given, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise UserError(f"--{name} is {value}; it must be positive")
+            raise UserError(f"--{name} can only be used with --{needs}")
     if given.dataset is not None:
         find_dataset(given.dataset)
     if given.tuned is not None and not given.tuned.is_file():
         raise UserError(f"--tuned: there is no file {given.tuned}")
     if given.data_dir is not None and Path(given.data_dir).is_file():
-        raise UserError(f"--data_dir: {given.data_dir} is a file; give a folder")
+        raise UserError(f"--data_dir: {given.data_dir} is a file; pass a folder")
     for name in _OUTPUTS:
         path = getattr(given, name)
-        if path is None:
+        if path is None or is_store(str(path)):
             continue
         parent = next(x for x in path.absolute().parents if x.exists())
         if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise UserError(f"--{name}: {path} cannot be written; give another file")
+            raise UserError(f"--{name}: {path} cannot be written; use another file")
 
 
-def read_array(path: Path) -> np.ndarray:
-    """The array of a .npy file or the only one of a .npz; nothing in it is run.
+def _bank(path: Path | None) -> "np.ndarray | None":
+    """Reads a bank of similarities, and checks it before anything is scored."""
+    if path is None:
+        return None
+    from vop_jax.scoring.hub_corrections import finite_matrix
+    from vop_jax.scoring.matrix_file import read_array
 
-    Raises:
-        UserError: missing, damaged, pickled, or several arrays.
-    """
+    bank = read_array(path)
     try:
-        file = path.open("rb")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    try:
-        with file:
-            start = file.read(6)
-            if start == b"\x93NUMPY":
-                return np.load(path, mmap_mode="r", allow_pickle=False)
-            if not start.startswith(b"PK\x03\x04"):
-                raise UserError(f"{path} is no .npy or .npz file; use numpy.save")
-            file.seek(0)
-            found = np.load(file, allow_pickle=False)
-            if len(found.files) == 1:
-                return found[found.files[0]]
-    except UserError:
-        raise
-    # NumPy answers a damaged file with a dozen kinds of errors, tokenize's among them.
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        if "allow_pickle" in reason or "Python objects" in reason:
-            raise UserError(
-                f"{path} holds pickled Python objects, which are not read since they "
-                "can run code; save plain numbers"
-            ) from None
-        raise UserError(
-            f"{path} is damaged ({reason or type(error).__name__}); write it again"
-        ) from None
-    raise UserError(f"{path} holds {len(found.files)} arrays; save the one that counts")
+        finite_matrix(bank, "bank")
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return bank
 
 
-def matrix_evaluation(given: argparse.Namespace) -> Evaluation:
-    """What is scored by `--similarity`."""
+def matrix_evaluation(given: argparse.Namespace) -> "Evaluation":
+    """The evaluation of a matrix, `--similarity`."""
+    # Imported late, so that the help and a typing mistake are answered without a wait.
+    import numpy as np
+
+    from vop_jax.scoring.evaluation import Evaluation
+    from vop_jax.scoring.matrix_file import read_array, read_map
+    from vop_jax.scoring.metrics import by_direction, retrieval_counts
+
     similarity = read_array(given.similarity)
-    right = read_array(given.video_of_text) if given.video_of_text else None
+    right = None
+    if given.video_of_text and similarity.ndim == 2:
+        right = read_map(given.video_of_text, *similarity.shape)
     ties = given.ties or "mean"
-    # The file is what the user knows; the metrics do not.
+    # The metrics do not know the file that the user passed.
     try:
-        figures = retrieval_metrics(similarity, right, ties)
+        counts = retrieval_counts(similarity, right)
     except UserError as error:
         raise UserError(f"{given.similarity}: {error}") from None
     texts, videos = similarity.shape
@@ -168,82 +228,81 @@ def matrix_evaluation(given: argparse.Namespace) -> Evaluation:
         title=str(given.similarity),
         similarity=similarity,
         video_of_text=np.arange(texts) if right is None else right,
+        counts=counts,
         ties=ties,
-        results={"queries": texts, "videos": videos, **figures},
+        results={"queries": texts, "videos": videos, **by_direction(counts, ties)},
         temperature=given.dsl_temperature,
-        bank=read_array(given.bank) if given.bank else None,
-        video_bank=read_array(given.video_bank) if given.video_bank else None,
+        bank=_bank(given.bank),
+        video_bank=_bank(given.video_bank),
         beta=given.beta,
         resamples=given.resamples,
         seed=given.seed,
     )
 
 
-def model_evaluation(given: argparse.Namespace) -> Evaluation:
-    """What is scored by `--checkpoint`."""
+def model_evaluation(given: argparse.Namespace) -> "Evaluation":
+    """The evaluation of a model on a data set, `--checkpoint`."""
+    from vop_jax.runtime.run_folder import RunFolder
+
     folder = RunFolder(given.checkpoint)
     config = folder.read_config() if folder.is_run() else {}
-    dataset = given.dataset or config.get("dataset")
-    if dataset is None:
-        raise UserError(f"{given.checkpoint} is no run: give --dataset=NAME")
-    row, split = find_dataset(dataset), given.split or "test"
+    dataset, split = _dataset_of(given, config), given.split or "test"
     # Imported late, so that a typing mistake is answered without a wait.
-    from vop_jax.embedder import Embedder, score
-    from vop_jax.model import load
-    from vop_jax.run import load_data
-    from vop_jax.sharding import MeshConfig, make_mesh
-    from vop_jax.towers import ComputeConfig
+    import numpy as np
 
-    model = load(given.checkpoint, tuned=given.tuned)
-    num_frames = given.num_frames or config.get("num_frames")
-    if num_frames is None:
-        num_frames = model.num_frames if model.metadata else row.num_frames
-    model.check_frames(num_frames)
+    from data_pipelines.preparing.provenance import left_out, warn_of_difference
+    from vop_jax.api import load
+    from vop_jax.devices.config import MeshConfig
+    from vop_jax.devices.mesh import make_mesh
+    from vop_jax.model.embedder import Embedder
+    from vop_jax.scoring.evaluation import Evaluation
+    from vop_jax.scoring.metrics import retrieval_counts
+    from vop_jax.scoring.results import score
+    from vop_jax.scoring.similarity import similarity_of
+
+    # The model and the data.
+    # A run is scored in the dtype of its own evaluation, a backbone in PyTorch's.
+    dtype = config.get("compute", {}).get("dtype", "float32")
+    model = load(given.checkpoint, tuned=given.tuned, dtype=dtype)
     wanted = 10_000 if given.bank_captions is None else given.bank_captions
-    # A split is no bank for itself.
+    # The training split cannot be the bank of its own queries.
     banked = wanted > 0 and split != "train"
-    data = load_data(
-        dataset,
-        given.data_dir or config.get("data_dir", "data"),
-        num_frames=num_frames,
-        image_size=model.image_size,
-        tokenize=model.tokenizer,
-        splits=[split, "train"] if banked else [split],
-        **{
-            name: config[name]
-            for name in ("holdout", "train_on_holdout", "memory_gb")
-            if name in config
-        },
-    )
+    splits = [split, "train"] if banked else [split]
+    data = _model_data(given, config, dataset, splits, model)
     warn_of_difference(folder.read_results().get("data"), data.provenance)
-    # A run is scored in the precision it was scored in before.
-    compute = ComputeConfig(dtype=config.get("compute", {}).get("dtype", "float32"))
-    embedder = Embedder(model.encoder.clone(compute=compute), make_mesh(MeshConfig()))
+
+    # The similarities of the split and of the bank.
+    embedder = Embedder(model.encoder, make_mesh(MeshConfig()))
     batch_size = given.batch_size or config.get("evaluation_batch_size", 64)
-    videos = embedder.videos(model.variables, data.splits[split], batch_size)
-    similarity = similarity_of(embedder.texts(model.variables, data.ids[split]), videos)
+    found = data.splits[split]
+    videos = embedder.videos(model.variables, found, batch_size)
+    similarity = similarity_of(embedder.texts(model.variables, found.token_ids), videos)
     held = isinstance(similarity, np.ndarray)
     if not held:
-        warn("the similarity is too large to be held: no corrections for hubs")
+        warn("the similarity matrix is too large for memory: no hub corrections")
         if given.similarity_out:
-            raise UserError("--similarity_out: this similarity is too large to be held")
+            raise UserError("--similarity_out: the matrix is too large for memory")
     bank = None
     if banked and held:
-        ids = data.ids["train"]
+        ids = data.splits["train"].token_ids
         some = np.random.default_rng(given.seed).permutation(len(ids))[:wanted]
         bank = embedder.texts(model.variables, ids[np.sort(some)]) @ videos.T
+
+    # The metrics of `results.json`, and what else is scored with them.
     ties = given.ties or config.get("ties", "mean")
-    method = model.metadata.get("method", config.get("method", "zero_shot"))
-    figures = score(similarity, data.splits[split], ties)
+    counts = retrieval_counts(similarity, data.splits[split].video_of_caption)
     scale = float(np.exp(model.variables["params"]["logit_scale"]))
     return Evaluation(
         title=f"{given.checkpoint}, {dataset}, {split} split",
         similarity=similarity,
         video_of_text=data.splits[split].video_of_caption,
+        counts=counts,
         ties=ties,
         results={
-            **{"method": method, "dataset": dataset},
-            **figures,
+            "method": model.metadata.get("method", config.get("method", "zero_shot")),
+            "dataset": dataset,
+            "dtype": model.dtype,
+            **score(similarity, data.splits[split], ties, counts),
             "left_out": left_out(data.provenance, split),
             "data": data.provenance,
         },
@@ -257,6 +316,51 @@ def model_evaluation(given: argparse.Namespace) -> Evaluation:
     )
 
 
+def _dataset_of(given: argparse.Namespace, config: dict[str, Any]) -> str:
+    """The data set of the flags or of the run."""
+    dataset = given.dataset or config.get("dataset")
+    if dataset is None:
+        kind = "a run" if Path(given.checkpoint).expanduser().exists() else "a folder"
+        raise UserError(
+            f"{given.checkpoint} is not {kind}, so its data set is unknown; use "
+            "another --checkpoint, or name a CLIP and --dataset=NAME"
+        )
+    find_dataset(dataset)
+    return dataset
+
+
+def _model_data(
+    given: argparse.Namespace,
+    config: dict[str, Any],
+    dataset: str,
+    splits: list[str],
+    model: "Model",
+) -> "Data":
+    """The splits that a model is scored on, as its run read them."""
+    from data_pipelines.feeding.loading import load_data, render_missing
+    from vop_jax.runtime.processes import main_first
+
+    num_frames = given.num_frames or config.get("num_frames")
+    if num_frames is None:
+        num_frames = find_dataset(dataset).num_frames
+        num_frames = model.num_frames if model.metadata else num_frames
+    model.check_frames(num_frames)
+    where = dataset, given.data_dir or config.get("data_dir", "data")
+    render_missing(*where, num_frames, model.image_size, once=main_first)
+    return load_data(
+        *where,
+        num_frames=num_frames,
+        image_size=model.image_size,
+        tokenize=model.tokenizer,
+        splits=splits,
+        **{
+            name: config[name]
+            for name in ("holdout", "train_on_holdout", "memory_gb")
+            if name in config
+        },
+    )
+
+
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the flags, scores and writes."""
@@ -265,15 +369,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     build = matrix_evaluation if given.checkpoint is None else model_evaluation
     evaluation = build(given)
     if given.similarity_out:
+        import numpy as np
+
+        # A matrix that is not held is refused before it is scored.
+        assert isinstance(evaluation.similarity, np.ndarray)
         file = io.BytesIO()
         np.save(file, evaluation.similarity)
-        write_atomically(given.similarity_out, file.getvalue())
+        write_output(given.similarity_out, file.getvalue())
     for path, content in (
         (given.json, evaluation.as_json),
         (given.ranks, evaluation.ranks_as_json),
     ):
         if path:
-            write_atomically(path, json.dumps(content(), indent=1))
+            write_output(path, json.dumps(content(), indent=1))
     evaluation.show()
     for name in _OUTPUTS:
         if getattr(given, name):

@@ -1,54 +1,79 @@
-"""Trains and evaluates.
+"""Trains a method on a data set and evaluates it.
 
     python -m vop_jax.main --config=configs/vop.py[:method=vop_fc,dataset=demo]
         [--workdir=DIR] [--config.any.field=value]
 
-Running the same command again goes on where it was broken off.
+Running the same command again resumes an interrupted run.
 
-On several hosts the same command is started on each. Cloud TPU, GKE and SLURM tell JAX
-the rest; elsewhere add --coordinator=HOST:PORT --process_count=N --process_id=I. A
-folder may be gs://BUCKET/FOLDER.
+On several hosts start the same command on each. On Cloud TPU, GKE and SLURM JAX finds
+the other processes; elsewhere add --coordinator=HOST:PORT --process_count=N
+--process_id=I. A folder may be gs://BUCKET/FOLDER.
 
-Exit status: 0 done; 2 a mistake, said in one line; 75 another process is lost; 124 no
-step was finished in config.step_timeout seconds; 143 SIGTERM, and the state is saved.
-After 75, 124 and 143 the same command goes on. docs/pods.md says more.
+Exit status: 0 done; 2 a mistake, explained in one line; 75 another process was lost;
+124 no step finished within config.step_timeout seconds; 130 Ctrl-C and 143 SIGTERM,
+after the state is saved. After all but 2 the same command resumes. See docs/pods.md.
 """
 
 from typing import Any
 
 from absl import flags
 
-from data_pipelines.terminal import set_main_process
-from vop_jax.command_line import run_command
+from data_pipelines.console.arguments import expanded, is_store
+from data_pipelines.console.terminal import set_main_process
+from vop_jax.training.command_line import run_command
+
+# JAX takes both as 32-bit integers; a longer heartbeat, 12 days, is none.
+_MOST_PROCESSES, _LONGEST_HEARTBEAT = 1_000_000, 1_000_000
 
 
 def define_flags() -> None:
     """Defines the flags besides `--config`."""
     flags.DEFINE_string(
-        "workdir", None, "The run's folder; runs/DATASET_METHOD where it is not given."
+        "workdir", None, "The run's folder. (default: runs/DATASET_METHOD)"
     )
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
+    found = "(default: found by JAX on Cloud TPU, GKE and SLURM)"
+    flags.DEFINE_string("coordinator", None, f"HOST:PORT of process 0. {found}")
     flags.DEFINE_integer(
-        "process_count", None, "Number of processes; 1 looks for no cluster."
+        "process_count",
+        None,
+        f"Number of processes; 1 looks for no cluster. {found}",
+        lower_bound=1,
+        upper_bound=_MOST_PROCESSES,
     )
-    flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.")
+    flags.DEFINE_integer(
+        "process_id",
+        None,
+        f"This process's number, from 0. {found}",
+        lower_bound=0,
+        upper_bound=_MOST_PROCESSES,
+    )
     flags.DEFINE_integer(
         "heartbeat_seconds",
         100,
-        "Without a sign of life for so long, a process is lost and the others end.",
+        "Seconds without a heartbeat after which a process counts as lost and the run "
+        "ends.",
+        lower_bound=1,
+        upper_bound=_LONGEST_HEARTBEAT,
     )
 
 
 def run_main(given: Any) -> None:
-    """Runs the job of the flags."""
+    """Runs the main job for the parsed flags."""
     # Imported late, so that a typing mistake is answered without a wait.
-    from vop_jax import processes
-    from vop_jax.config import check_config
+    from vop_jax.runtime import processes
+    from vop_jax.training.config import check_config
 
     config = check_config(given.config.to_dict())
-    # Before the processes are joined, see `processes.start`.
-    from vop_jax.job import run_job
-    from vop_jax.run_folder import RunFolder
+    is_store(config.data_dir, "--config.data_dir")
+    workdir = given.workdir
+    # An empty one, as of a shell's variable that is not set, is a mistake.
+    if workdir is None:
+        workdir = f"runs/{config.dataset}_{config.method}"
+    if not is_store(workdir, "--workdir"):
+        workdir = expanded(workdir, "--workdir")
+    # Imported before the processes are joined, see `processes.start`.
+    from vop_jax.runtime.run_folder import RunFolder
+    from vop_jax.training.job import run_job
 
     processes.start(
         given.coordinator,
@@ -57,7 +82,6 @@ def run_main(given: Any) -> None:
         heartbeat_seconds=given.heartbeat_seconds,
     )
     set_main_process(processes.is_main())
-    workdir = given.workdir or f"runs/{config.dataset}_{config.method}"
     processes.end_together(
         lambda: run_job(config, RunFolder(workdir)), given.heartbeat_seconds
     )

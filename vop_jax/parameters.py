@@ -1,37 +1,23 @@
-"""How many numbers each method trains, and how many the paper says.
+"""Counts the parameters that each method trains: all, and as the paper counts them.
 
     python -m vop_jax.parameters [--config=configs/vop.py] [--json]
 
-Without a configuration it is the paper's setting, ViT-B/32 and 12 frames. The paper
-counts only what PyTorch names `.weight` or `.bias`, so neither the matrices
-that OpenAI's CLIP keeps as bare parameters (queries, keys and values, projections,
-positions, the class token, the scale) nor the frame positions of the joint layers.
+The default is the paper's setting, ViT-B/32 and 12 frames. The paper counts only
+parameters that PyTorch names `.weight` or `.bias`. That excludes the matrices that
+OpenAI's CLIP stores without such a name (query, key and value, projections, positions,
+the class token, the scale), and the frame positions of the joint layers.
 """
 
 import json
-import re
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 from absl import flags
 
-from data_pipelines.terminal import say, table
-from vop_jax.backbone import load_size
-from vop_jax.command_line import run_command
-from vop_jax.config import check_config
-from vop_jax.dual_encoder import DualEncoder
-from vop_jax.methods import METHODS, paths, trained_mask
-from vop_jax.prompts import PromptConfig
-from vop_jax.sizes import SIZES, ClipSize
+from data_pipelines.console.terminal import say, table
+from vop_jax.model.clip.sizes import SIZES, known_size
+from vop_jax.training.command_line import run_command
 
-# Leaves whose name in OpenAI's CLIP ends neither in .weight nor in .bias, and the frame
-# positions, which the paper leaves out as well.
-_UNCOUNTED = re.compile(
-    r".*/(attention/(query|key|value)/\w+|projection|class_embedding"
-    r"|position_embedding|logit_scale|frame_positions)"
-)
-# Percentages as Table 1 of the paper prints them.
+# The percentages in Table 1 of the paper.
 PRINTED = {
     "full": 100.0,
     "bias": 0.104,
@@ -48,67 +34,6 @@ PRINTED = {
 }
 
 
-class Counts(NamedTuple):
-    """Trained numbers of a method.
-
-    Attributes:
-        trainable_parameters: all of them.
-        percent: of the whole model, what is added included.
-        paper_parameters: by the paper's rule.
-        paper_percent: of the backbone by the same rule.
-    """
-
-    trainable_parameters: int
-    percent: float
-    paper_parameters: int
-    paper_percent: float
-
-
-def abstract_variables(size: ClipSize, prompts: PromptConfig) -> Any:
-    """The shapes of a model's variables; nothing is computed."""
-    image = (1, prompts.num_frames, size.image_size, size.image_size, 3)
-    key = jax.random.key(0)
-    return jax.eval_shape(
-        DualEncoder(size, prompts).init,
-        {"params": key, "prompts": key},
-        jax.ShapeDtypeStruct(image, jnp.uint8),
-        jax.ShapeDtypeStruct((1, 2), jnp.int32),
-    )
-
-
-def count(size: ClipSize, prompts: PromptConfig, trained: tuple[str, ...]) -> Counts:
-    """Counts what trains.
-
-    Args:
-        size: of the backbone.
-        prompts: what is added to it.
-        trained: patterns of what trains, as of a row of the method table.
-    """
-    variables = abstract_variables(size, prompts)
-    leaves = {path: leaf.size for path, leaf in paths(variables).items()}
-    chosen = paths(trained_mask(variables, trained))
-    ours = {path: count for path, count in leaves.items() if chosen[path]}
-    counted = {k: v for k, v in ours.items() if not _UNCOUNTED.fullmatch(k)}
-    # Where nothing else trains (proj) the paper does count the bare matrices.
-    paper = sum((counted or ours).values())
-    whole = sum(
-        count
-        for path, count in leaves.items()
-        if path.startswith("params/") and not _UNCOUNTED.fullmatch(path)
-    )
-    total = sum(ours.values())
-    return Counts(total, 100 * total / sum(leaves.values()), paper, 100 * paper / whole)
-
-
-def count_methods(size: ClipSize, num_frames: int) -> dict[str, Counts]:
-    """The counts of every row of the method table."""
-    layers = size.vision.layers
-    return {
-        name: count(size, method.prompt_config(layers, num_frames), method.trained)
-        for name, method in METHODS.items()
-    }
-
-
 def define_flags() -> None:
     """Defines the flags besides `--config`."""
     flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
@@ -116,10 +41,16 @@ def define_flags() -> None:
 
 def run_parameters(given: Any) -> None:
     """Prints the counts."""
+    # Imported late, so that the help and a typing mistake are answered without a wait.
+    from vop_jax.model.counts import count_methods
+    from vop_jax.training.config import check_config
+    from vop_jax.weights.hugging_face_config import load_size
+
     size, num_frames = SIZES["vit_b32"], 12
     if given.config is not None:
         config = check_config(given.config.to_dict())
-        size, num_frames = load_size(config.backbone_folder), config.num_frames
+        size = known_size(config.backbone) or load_size(config.backbone_folder)
+        num_frames = config.num_frames
     counts = count_methods(size, num_frames)
     if given.json:
         say(json.dumps({name: found._asdict() for name, found in counts.items()}))
@@ -138,8 +69,8 @@ def run_parameters(given: Any) -> None:
             ]
         )
     table(
-        f"Numbers trained, {num_frames} frames",
-        ["method", "ours", "%", "by the paper's rule", "%", "printed for ViT-B/32, %"],
+        f"Trained parameters, {num_frames} frames",
+        ["method", "all", "%", "by the paper's rule", "%", "paper, ViT-B/32, %"],
         rows,
     )
 

@@ -1,187 +1,302 @@
-"""Finds videos in a folder by what a text says of them.
+"""Searches a folder of videos by text, by a picture, or by a moment of a video.
 
     python -m vop_jax.search index --videos=DIR --checkpoint=PATH --output=INDEX
-        [--rebuild] [--retry] [--report=FILE.json]
+        [--moment_seconds=8] [--shard=3/16] [--rebuild] [--retry] [--report=FILE.json]
     python -m vop_jax.search query --index=INDEX "a red circle moves" [--top=10]
-        [--html=FILE] [--json]
+        [--image=FILE] [--like=VIDEO@SECONDS] [--folder=DIR] [--html=FILE] [--json]
     python -m vop_jax.search serve --index=INDEX [--host=127.0.0.1] [--port=8000]
+    python -m vop_jax.search export --index=INDEX --output=FILE.parquet
 
-`index` reads what is new or changed and goes on where it was broken off.
+`index` reads new and changed files, and resumes if it was interrupted. INDEX is a
+folder of its own, or a place in an object store such as s3://bucket/videos.index; any
+number of processes may fill it at once.
 """
 
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from data_pipelines.arguments import Parser
-from data_pipelines.errors import UserError, command
-from data_pipelines.terminal import say, table
-from vop_jax.run_folder import write_atomically
-from vop_jax.startup import start_up
+from data_pipelines.console.arguments import Parser, local_path, place
+from data_pipelines.console.counted import counted
+from data_pipelines.console.errors import UserError, command
+from data_pipelines.console.interrupts import ending_of
+from data_pipelines.console.printable import printable
+from data_pipelines.console.ranges import Range, number
+from data_pipelines.console.terminal import say, table, warn
+from vop_jax.index.flags import HITS, add_index_flags, add_query_flags, index_place
+from vop_jax.runtime.files import write_output
+from vop_jax.runtime.startup import start_up
 
 if TYPE_CHECKING:
-    from vop_jax.model import Model
-    from vop_jax.video_index import Found, Summary, VideoIndex
+    from vop_jax.api import Model
+    from vop_jax.index.answers import Found, Query
+    from vop_jax.index.update import Summary
+    from vop_jax.index.video_index import VideoIndex
 
-# Unreadable files that are printed; the report has all.
+# The most unreadable files to print; the report lists all.
 _PRINTED = 20
 
 
-def load_model(checkpoint: str | Path, num_frames: int | None = None) -> "Model":
-    """Loads what embeds videos and texts."""
-    from vop_jax.model import load
+def load_model(
+    checkpoint: str | Path,
+    num_frames: int | None = None,
+    towers: Sequence[str] = ("vision", "text"),
+    dtype: str = "auto",
+) -> "Model":
+    """Loads the model that embeds videos and texts."""
+    from vop_jax.api import load
 
-    return load(checkpoint, num_frames=num_frames)
+    return load(checkpoint, num_frames=num_frames, towers=towers, dtype=dtype)
 
 
-def model_of(index: "VideoIndex", checkpoint: str | None = None) -> "Model":
-    """Loads the model that an index was made with.
+def model_of(
+    index: "VideoIndex", checkpoint: str | None = None, *, pictures: bool = False
+) -> "Model":
+    """Loads the model that an index was made with, as far as a search needs it.
 
     Args:
-        index: names the model's place.
-        checkpoint: its place if that is another by now.
+        index: the index, which records the model's path.
+        checkpoint: the model's path if it has moved.
+        pictures: whether queries are pictures as well as texts.
 
     Raises:
-        UserError: it is not there, or it is another model.
+        UserError: there is no model, or it is another one.
     """
     try:
         model = load_model(
-            checkpoint or index.meta["checkpoint"], int(index.meta["num_frames"])
+            checkpoint or index.meta.checkpoint,
+            index.meta.num_frames,
+            towers=["text", "vision"] if pictures else ["text"],
+            dtype=index.dtype,
         )
     except UserError as error:
         if checkpoint:
             raise
         raise UserError(
-            f"{error} (the model of {index.path}; if it is elsewhere, give "
-            "--checkpoint)"
+            f"{error} (the model of {index.path}; if it has moved, pass --checkpoint)"
         ) from None
     index.check_model(model)
     return model
 
 
-def _write(path: Path, content: str) -> None:
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror})") from None
-
-
 def _index(flags: argparse.Namespace) -> int:
-    from vop_jax.video_folder import existing_folder
-    from vop_jax.video_index import VideoIndex
+    from vop_jax.index.listing import existing_folder
+    from vop_jax.index.shards import Shard, parse_shard
+    from vop_jax.index.video_index import VideoIndex
 
+    shard = parse_shard(flags.shard, os.environ) if flags.shard else Shard()
+    if flags.rebuild and shard.count > 1:
+        raise UserError(
+            "--rebuild drops what other processes store; index with --rebuild once, or "
+            "delete the index, then use --shard"
+        )
     folder = existing_folder(flags.videos)
-    # A name that is no path is one of a model on a hub.
+    # A name that is not a path is that of a model on the Hugging Face hub.
     place = Path(flags.checkpoint).expanduser()
     checkpoint = str(place.absolute()) if place.exists() else flags.checkpoint
     with VideoIndex.create(flags.output) as index:
-        model = load_model(checkpoint)
+        # An update computes as the index began, also on another machine.
+        began = not index.is_empty and not flags.rebuild
+        model = load_model(checkpoint, dtype=index.dtype if began else "auto")
         summary = index.update(
-            model, folder, checkpoint, rebuild=flags.rebuild, retry=flags.retry
+            model,
+            folder,
+            checkpoint,
+            moment_seconds=flags.moment_seconds,
+            rebuild=flags.rebuild,
+            retry=flags.retry,
+            shard=shard,
         )
     _print_summary(summary, flags.report)
     if flags.report:
         report = dataclasses.asdict(summary)
-        report["unreadable"] = [file._asdict() for file in summary.unreadable]
-        _write(flags.report, json.dumps(report, indent=1) + "\n")
+        for name in ("partly", "unreadable"):
+            report[name] = [file._asdict() for file in getattr(summary, name)]
+        write_output(flags.report, json.dumps(report, indent=1) + "\n")
     return 0
 
 
 def _print_summary(summary: "Summary", report: Path | None) -> None:
-    from vop_jax.search_page import shown
 
     rows = [
         ("indexed", f"{summary.indexed:,}"),
+        ("moments", f"{summary.moments:,}"),
         ("unchanged", f"{summary.unchanged:,}"),
+        ("moved or copied", f"{summary.kept:,}"),
         ("removed", f"{summary.removed:,}"),
+        ("partly readable", f"{len(summary.partly):,}"),
         ("unreadable", f"{len(summary.unreadable):,}"),
         ("skipped (not_video)", f"{len(summary.not_video):,}"),
     ]
     table(f"done in {summary.seconds:,.1f} s", ("files", "count"), rows)
-    printed = summary.unreadable[:_PRINTED]
-    if printed:
-        rows = [(shown(file.path), file.status) for file in printed]
-        table("unreadable", ("file", "status"), rows)
-    left = len(summary.unreadable) - len(printed)
-    if left:
-        where = report or "--report=FILE.json"
-        say(f"and {left:,} more; {where} has all")
+    if summary.recall is not None:
+        say(f"recall@10 of the approximate index: {summary.recall:.3f}")
+    for name in ("partly", "unreadable"):
+        listed = getattr(summary, name)
+        printed = listed[:_PRINTED]
+        if printed:
+            rows = [(printable(file.path), file.status) for file in printed]
+            title = "partly readable" if name == "partly" else name
+            table(title, ("file", "status"), rows)
+        left = len(listed) - len(printed)
+        if left:
+            where = report or "--report=FILE.json"
+            say(f"and {left:,} more; {where} has all")
 
 
 def _query(flags: argparse.Namespace) -> int:
-    from vop_jax.video_index import VideoIndex
+    from vop_jax.index.answers import Filters
+    from vop_jax.index.video_index import VideoIndex
 
-    with VideoIndex.open(flags.index) as index:
-        model = model_of(index, flags.checkpoint)
-        found = index.search(model, flags.queries, flags.top)
+    queries = _queries(flags)
+    filters = Filters(
+        folder=flags.folder or "",
+        min_seconds=flags.min_seconds,
+        max_seconds=flags.max_seconds,
+        since=flags.since,
+        until=flags.until,
+    )
+    with VideoIndex.open(flags.index, flags.videos) as index:
+        model = model_of(index, flags.checkpoint, pictures=bool(flags.image))
+        # As the page says it: such a query is answered, but not as it was meant.
+        for remark in dict.fromkeys(map(model.tokenizer.remark, flags.queries)):
+            if remark:
+                warn(printable(remark))
+        found = index.search(
+            model, queries, top=flags.top, per_video=flags.per_video, filters=filters
+        )
+        found = _named(found, flags)
         if flags.html:
-            from vop_jax.search_page import search_page
+            from vop_jax.index.page import search_page
 
-            page = search_page(index, model, flags.queries, found)
-            _write(flags.html, page)
+            write_output(flags.html, search_page(index, found))
         if flags.json:
-            say(_as_json(index, flags.queries, found))
+            say(json.dumps(as_json(index, found), indent=1))
         else:
-            _print_hits(flags.queries, found)
+            _print_hits(found)
             if flags.html:
                 say(f"page: {flags.html}")
     return 0
 
 
-def _as_json(index: "VideoIndex", queries: Sequence[str], found: "Found") -> str:
+def _queries(flags: argparse.Namespace) -> "list[Query]":
+    """The queries of the command line: texts, pictures, then moments."""
+    from vop_jax.index.answers import Query
+
+    found = [Query(text=text) for text in flags.queries]
+    for name in flags.image:
+        from vop_jax.index.pictures import read_picture
+
+        found.append(Query(image=read_picture(Path(name))))
+    found += [Query(like=like) for like in flags.like]
+    return found
+
+
+def _named(found: "Found", flags: argparse.Namespace) -> "Found":
+    """The answers, with the file of a picture as the name of its query."""
+    texts, pictures = len(flags.queries), len(flags.image)
+    answers = list(found.answers)
+    for i, name in enumerate(flags.image, texts):
+        answers[i] = answers[i]._replace(query=str(name))
+    assert len(answers) == texts + pictures + len(flags.like)
+    return found._replace(answers=answers)
+
+
+def as_json(index: "VideoIndex", found: "Found") -> dict[str, Any]:
+    """The results as `query --json` prints them.
+
+    Paths that are not UTF-8 hold lone surrogates, as in Python.
+    """
     answers = [
         {
-            "query": query,
+            "query": answer.query,
             "hits": [
-                {**hit._asdict(), "file": str(index.videos / hit.path)} for hit in hits
+                {**hit._asdict(), "file": str(index.root / hit.video)}
+                for hit in answer.hits
             ],
         }
-        for query, hits in zip(queries, found.hits, strict=True)
+        for answer in found.answers
     ]
-    return json.dumps({"seconds": found.seconds, "answers": answers}, indent=1)
+    return {
+        "answers": answers,
+        "videos": found.videos,
+        "moments": found.moments,
+        "refused": found.refused,
+        "seconds": found.seconds,
+    }
 
 
-def _print_hits(queries: Sequence[str], found: "Found") -> None:
-    from vop_jax.search_page import shown
-
-    for query, hits in zip(queries, found.hits, strict=True):
-        say(shown(query))
-        # Not a `table`, which would set the paths to the right.
-        say("rank  similarity  video")
-        for hit in hits:
-            say(f"{hit.rank:>4}  {hit.similarity:>10.3f}  {shown(hit.path)}")
+def _print_hits(found: "Found") -> None:
+    for answer in found.answers:
+        say(printable(answer.query))
+        if answer.hits and all(hit.weak for hit in answer.hits):
+            say("nothing stands out: unrelated sentences are answered as well")
+        if not answer.hits:
+            say("no video matches" + ("" if found.moments else " these filters"))
+            say("")
+            continue
+        # Not a `table`, which would align the paths to the right.
+        say("rank  similarity        seconds  video")
+        for hit in answer.hits:
+            seconds = f"{hit.start:.1f}-{hit.end:.1f}"
+            copies = counted(len(hit.copies), "copy", "copies")
+            remarks = [
+                *(["weak match"] if hit.weak else []),
+                *([] if hit.exists else ["missing"]),
+                *([f"and {copies}"] if hit.copies else []),
+            ]
+            remark = f"  ({', '.join(remarks)})" if remarks else ""
+            say(
+                f"{hit.rank:>4}  {hit.similarity:>10.3f}  {seconds:>13}  "
+                f"{printable(hit.video)}{remark}"
+            )
         say("")
+    for line in found.refused:
+        say(f"left out: {line}")
     read, embed, search = (1000 * found.seconds[x] for x in ("read", "embed", "search"))
     say(
-        f"index read in {read:.1f} ms, embedded in {embed:.1f} ms with compiling, "
-        f"searched {found.videos:,} videos in {search:.1f} ms"
+        f"index read in {read:.1f} ms, embedded in {embed:.1f} ms, "
+        f"searched {counted(found.moments, 'moment')} of "
+        f"{counted(found.videos, 'video')} in {search:.1f} ms"
     )
 
 
-def _serve(flags: argparse.Namespace) -> int:
-    from vop_jax.search_page import SearchServer
-    from vop_jax.video_index import VideoIndex
+def _export(flags: argparse.Namespace) -> int:
+    from vop_jax.index.video_index import VideoIndex
 
     with VideoIndex.open(flags.index) as index:
-        model = model_of(index, flags.checkpoint)
-        # What can be said only after a search is said now; and the first one is slow.
-        index.search(model, ["a video"], flags.top)
-        with SearchServer((flags.host, flags.port), index, model, flags.top) as server:
-            try:
-                say(f"searching {index.path} at {server.url} until Ctrl-C")
-                server.serve_forever()
-            except KeyboardInterrupt:
-                return 0
+        written = index.export(flags.output)
+    say(f"{counted(written.moments, 'moment')}: {', '.join(map(str, written.files))}")
     return 0
 
 
-def _text(argument: str) -> str:
-    """A text that any tokenizer takes, whatever bytes the terminal gave."""
-    return argument.encode(errors="replace").decode()
+def _serve(flags: argparse.Namespace) -> int:
+    from vop_jax.index.video_index import VideoIndex
+    from vop_jax.serving.server import SearchServer
+
+    with VideoIndex.open(flags.index, flags.videos) as index:
+        model = model_of(index, flags.checkpoint)
+        # Report any error of a search now, and compile before the first request.
+        index.search(model, ["a video"], top=flags.top)
+        model.compile_texts()
+        with SearchServer(
+            (flags.host, flags.port),
+            index,
+            model,
+            as_json,
+            top=flags.top,
+            need_token=False if flags.no_token else None,
+        ) as server:
+            if server.is_open and not server.token:
+                warn("--no_token: all who reach this machine can search and watch")
+            say(f"searching {index.path} at {server.url} until Ctrl-C")
+            server.serve()
+    return 0
 
 
 def _parse() -> argparse.Namespace:
@@ -189,34 +304,60 @@ def _parse() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     index = commands.add_parser("index", help="reads a folder of videos")
     index.set_defaults(run=_index)
-    index.add_argument("--videos", required=True, help="folder, read with all below")
-    index.add_argument("--checkpoint", required=True, help="a run's or a CLIP's folder")
-    index.add_argument("--output", required=True, help="the index, one file")
-    index.add_argument(
-        "--rebuild", action="store_true", help="embed all anew, with any model"
-    )
-    index.add_argument(
-        "--retry", action="store_true", help="read unreadable files again"
-    )
-    index.add_argument("--report", type=Path, help="JSON file for all that is unread")
-    query = commands.add_parser("query", help="prints the most similar videos")
+    add_index_flags(index)
+    query = commands.add_parser("query", help="prints the most similar moments")
     query.set_defaults(run=_query)
-    query.add_argument(
-        "queries", nargs="+", metavar="QUERY", type=_text, help="what to look for"
+    add_query_flags(query)
+    serve = commands.add_parser("serve", help="serves a page with a search field")
+    _add_serve(serve)
+    for searching in (query, serve):
+        searching.add_argument(
+            "--top", type=number(int, HITS), default=10, help="hits per query"
+        )
+        searching.add_argument(
+            "--checkpoint",
+            type=place,
+            help="path of the model (default: the one that the index records)",
+        )
+        searching.add_argument(
+            "--videos",
+            type=local_path,
+            help="the folder of videos if it has moved (default: where it was)",
+        )
+    export = commands.add_parser("export", help="writes all vectors to a file")
+    export.set_defaults(run=_export)
+    export.add_argument(
+        "--output",
+        type=local_path,
+        required=True,
+        help="FILE.parquet, or FILE.npy with FILE.jsonl of what each row is",
     )
-    query.add_argument("--html", type=Path, help="write a page of filmstrips")
-    query.add_argument("--json", action="store_true", help="print JSON")
-    serve = commands.add_parser("serve", help="shows a page with a search field")
+    for reading in (query, serve, export):
+        reading.add_argument(
+            "--index", type=index_place, required=True, help="the index"
+        )
+    flags = parser.parse_args()
+    if flags.run is _query and not (flags.queries or flags.image or flags.like):
+        query.error(
+            "there is no query; pass a text, --image=FILE, or --like=VIDEO@SECONDS"
+        )
+    return flags
+
+
+def _add_serve(serve: argparse.ArgumentParser) -> None:
     serve.set_defaults(run=_serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at")
-    serve.add_argument("--port", type=int, default=8000, help="0 takes a free one")
-    for searching in (query, serve):
-        searching.add_argument("--index", required=True, help="the index")
-        searching.add_argument("--top", type=int, default=10, help="videos of a query")
-        searching.add_argument(
-            "--checkpoint", help="where the model is, if not where the index says"
-        )
-    return parser.parse_args()
+    serve.add_argument(
+        "--port",
+        type=number(int, Range(0, 65535)),
+        default=8000,
+        help="0 takes a free one",
+    )
+    serve.add_argument(
+        "--no_token",
+        action="store_true",
+        help="let other machines ask without the token of the printed address",
+    )
 
 
 @command
@@ -226,10 +367,11 @@ def main() -> int:
     start_up()
     try:
         return flags.run(flags)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        how = ending_of(error)
         kept = "; what is done is kept" if flags.run is _index else ""
-        print(f"interrupted{kept}", file=sys.stderr)
-        return 130
+        print(f"{how.word}{kept}", file=sys.stderr)
+        return how.status
 
 
 if __name__ == "__main__":

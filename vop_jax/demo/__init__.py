@@ -1,5 +1,5 @@
-"""The embedded demo's backbone: how it was pre-trained, and the files themselves."""
+"""The embedded demo's backbone: how it was pre-trained, and the files themselves.
 
-from pathlib import Path
-
-BACKBONE = Path(__file__).parent / "backbone"
+Imports: console, files, text, datasets, model, clip, weights.
+Start reading at `pretrain`.
+"""

@@ -2,56 +2,23 @@
 
     python -m vop_jax.demo.pretrain --output=vop_jax/demo/backbone
 
-It sees single frames only, so it knows what is where and nothing of order, as the real
-CLIP does. A plain contrastive run stays blind to position; what makes it look is groups
-of four stills that differ in one attribute, and heads, shared by both towers and faded
-out, that ask for each attribute.
+It is trained on single frames only, so it represents what is where but not the order of
+events, like the real CLIP. Contrastive training alone does not learn positions. Two
+things make it learn them: groups of four stills that differ in one attribute, and
+auxiliary classification heads for each attribute, which both towers share and whose
+weight fades out during training.
 """
 
-import dataclasses
-import functools
 import json
-import queue
-import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-import tokenizers
-from jaxtyping import Array
+from data_pipelines.console.arguments import Parser, local_path
+from data_pipelines.console.errors import command
+from data_pipelines.console.ranges import SEEDS, Range, number
+from data_pipelines.console.terminal import quiet_libraries, say, table
+from vop_jax.weights.locate import BACKBONE
 
-from data_pipelines.arguments import Parser
-from data_pipelines.demo.captions import vocabulary
-from data_pipelines.demo.drawing import draw
-from data_pipelines.demo.stills import (
-    ATTRIBUTES,
-    describe,
-    random_scene,
-    sample_still_groups,
-    scenes_drawing,
-)
-from data_pipelines.errors import UserError, command
-from data_pipelines.terminal import progress, quiet_libraries, say, table
-from vop_jax.backbone import load_backbone, save_backbone
-from vop_jax.demo import BACKBONE
-from vop_jax.dual_encoder import DualEncoder
-from vop_jax.sizes import SIZES, ClipSize
-from vop_jax.tokenizer import Tokenizer, load_tokenizer
-from vop_jax.towers import ComputeConfig
-
-SIZE = SIZES["demo"]
-GROUPS = 32
-# CLIP's initial positions are too faint for a small model to find in short training.
-POSITION_GAIN = 3.0
-LARGEST_LOGIT_SCALE = 4.2
-HEADS_END = 0.6
-
-# What the finished backbone must reach, percent.
+# The accuracy that the finished backbone must reach, percent.
 BARS = {
     "left/right": 97,
     "top/bottom": 97,
@@ -63,195 +30,36 @@ BARS = {
 }
 
 
-def write_tokenizer(folder: Path, size: ClipSize) -> None:
-    """Writes a word-level tokenizer.json of the demo's vocabulary."""
-    words = vocabulary()
-    ids = {"<pad>": 0, "<unk>": 1} | {word: i + 2 for i, word in enumerate(words)}
-    if len(ids) > size.eos_id - 1:
-        raise ValueError(f"{len(words)} words do not fit {size.vocabulary} ids")
-    ids |= {"<|startoftext|>": size.eos_id - 1, "<|endoftext|>": size.eos_id}
-    model = tokenizers.models.WordLevel(ids, unk_token="<unk>")
-    tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
-
-
-def batches(tokenizer: Tokenizer, steps: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Draws the batches of a run in a thread beside the training."""
-    ready: queue.Queue = queue.Queue(maxsize=4)
-
-    def produce():
-        rng = np.random.default_rng(seed)
-        for _ in range(steps):
-            images, captions, attributes = sample_still_groups(rng, GROUPS)
-            batch = {"frames": images[:, None], "ids": tokenizer(captions)}
-            ready.put(batch | {f"attribute/{k}": v for k, v in attributes.items()})
-
-    threading.Thread(target=produce, daemon=True).start()
-    for _ in range(steps):
-        yield ready.get()
-
-
-def pretraining_loss(
-    model: DualEncoder, weights: Any, batch: dict[str, Array], heads_weight: Array
-) -> Array:
-    """Contrastive loss without false negatives, plus the fading attribute heads."""
-    features: Any = model.apply(
-        {"params": weights["params"]}, batch["frames"], batch["ids"]
-    )
-    video, text, scale = features
-    same = (batch["ids"][:, None] == batch["ids"][None]).all(-1)
-    false_negative = same & ~jnp.eye(len(same), dtype=bool)
-    logits = jnp.exp(jnp.minimum(scale, LARGEST_LOGIT_SCALE)) * text @ video.T
-    logits = jnp.where(false_negative, -jnp.inf, logits)
-    right = jnp.arange(len(logits))
-    loss = jnp.zeros(())
-    for x in (logits, logits.T):
-        loss += optax.softmax_cross_entropy_with_integer_labels(x, right).mean() / 2
-    for name in ATTRIBUTES:
-        answer = batch[f"attribute/{name}"]
-        asked = answer >= 0
-        for features in (video, text):
-            scores = features @ weights["heads"][name]
-            wrong = optax.softmax_cross_entropy_with_integer_labels(
-                scores, jnp.maximum(answer, 0)
-            )
-            mean = (wrong * asked).sum() / jnp.maximum(asked.sum(), 1)
-            loss += heads_weight * mean / len(ATTRIBUTES)
-    return loss
-
-
-def initial_weights(model: DualEncoder, seed: int) -> dict[str, Any]:
-    """The backbone's and the heads' weights."""
-    key = jax.random.key(seed)
-    frames = jnp.zeros((1, 1, SIZE.image_size, SIZE.image_size, 3), jnp.uint8)
-    params = jax.jit(model.init)(key, frames, jnp.full((1, 2), SIZE.eos_id))["params"]
-    for tower in ("vision", "text"):
-        params[tower]["position_embedding"] *= POSITION_GAIN
-    keys = jax.random.split(key, len(ATTRIBUTES))
-    heads = {
-        name: jax.random.normal(k, (SIZE.embedding, count))
-        for (name, count), k in zip(ATTRIBUTES.items(), keys, strict=True)
-    }
-    return {"params": params, "heads": heads}
-
-
-def train(tokenizer: Tokenizer, steps: int, seed: int) -> Any:
-    """Runs the pre-training and returns `params`."""
-    model = DualEncoder(SIZE, compute=ComputeConfig(scan=False))
-    weights = initial_weights(model, seed)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(
-            optax.warmup_cosine_decay_schedule(0.0, 1.5e-3, 100, steps),
-            b2=0.98,
-            weight_decay=0.05,
-            mask=lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree),
-        ),
-    )
-    moments = optimizer.init(weights)
-
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def step(weights, moments, batch, heads_weight):
-        loss, gradient = jax.value_and_grad(
-            lambda weights: pretraining_loss(model, weights, batch, heads_weight)
-        )(weights)
-        updates, moments = optimizer.update(gradient, moments, weights)
-        return optax.apply_updates(weights, updates), moments, loss
-
-    with progress("pre-training", total=steps, unit="steps") as bar:
-        for i, batch in enumerate(batches(tokenizer, steps, seed)):
-            heads = max(0.0, 1 - i / (HEADS_END * steps))
-            weights, moments, loss = step(weights, moments, batch, heads)
-            if i % 20 == 19:
-                bar.advance(20, loss=f"{float(loss):.3f}")
-    return weights["params"]
-
-
-def measure(folder: Path, seed: int = 1_000_000) -> dict[str, float]:
-    """Zero-shot accuracy by text on new stills, percent."""
-    backbone = load_backbone(folder)
-    tokenizer = load_tokenizer(folder, backbone.size)
-    model = DualEncoder(backbone.size, compute=ComputeConfig(scan=False))
-    variables = {"params": backbone.params}
-    embed_images = jax.jit(
-        functools.partial(model.apply, variables, method="encode_videos")
-    )
-    embed_texts = jax.jit(
-        functools.partial(model.apply, variables, method="encode_texts")
-    )
-    rng = np.random.default_rng(seed)
-
-    def images_of(scenes):
-        pixels = draw(scenes_drawing(rng, scenes), backbone.size.image_size)
-        return np.asarray(embed_images(pixels[:, None]))
-
-    def accuracy(kind: str, field: str, values: list[int], applies=None) -> float:
-        """How often the caption with the right value is the nearest."""
-        scenes = []
-        while len(scenes) < 400:
-            scene = random_scene(rng, kind)
-            if getattr(scene, field) in values:
-                scenes.append(scene)
-        captions = [
-            describe(
-                np.random.default_rng(n),
-                dataclasses.replace(scene, **{field: value}),
-                complete=True,
-            )[0]
-            for n, scene in enumerate(scenes)
-            for value in values
-        ]
-        texts = np.asarray(embed_texts(tokenizer(captions)))
-        texts = texts.reshape(len(scenes), len(values), -1)
-        nearest = np.einsum("nve,ne->nv", texts, images_of(scenes)).argmax(-1)
-        right = [values.index(getattr(scene, field)) for scene in scenes]
-        return 100 * float(np.mean(nearest == np.array(right)))
-
-    results = {
-        "left/right": accuracy("single", "cell", [3, 5]),
-        "top/bottom": accuracy("single", "cell", [1, 7]),
-        "colour": accuracy("single", "colour", list(range(6))),
-        "size": accuracy("single", "size", [0, 1]),
-        "cell": accuracy("single", "cell", list(range(9))),
-        "shape": accuracy("single", "shape", list(range(5))),
-        "direction": accuracy("arrow", "direction", list(range(4))),
-    }
-    scenes, captions = [], []
-    while len(scenes) < 256:
-        scene = random_scene(rng)
-        caption, _ = describe(rng, scene, complete=True)
-        if "background" in caption and scene not in scenes:
-            scenes.append(scene)
-            captions.append(caption)
-    similarity = np.asarray(embed_texts(tokenizer(captions))) @ images_of(scenes).T
-    first = (similarity.argmax(0) == np.arange(len(scenes))).mean()
-    results["R@1 of 256"] = 100 * float(first)
-    return results
-
-
 @command
 def main() -> int:
-    """Trains, saves in float16, measures what was saved."""
+    """Trains, saves in float16, and measures the saved backbone."""
     parser = Parser("vop_jax.demo.pretrain", __doc__)
-    parser.add_argument("--output", type=Path, default=BACKBONE, help="folder to write")
-    parser.add_argument("--steps", type=int, default=4000, help="length of the run")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and stills")
+    parser.add_argument(
+        "--output", type=local_path, default=BACKBONE, help="folder to write"
+    )
+    parser.add_argument(
+        "--steps",
+        type=number(int, Range(200, 1_000_000)),
+        default=4000,
+        help="training steps",
+    )
+    parser.add_argument(
+        "--seed",
+        type=number(int, SEEDS),
+        default=0,
+        help="seed of weights and data",
+    )
     parser.add_argument(
         "--measure", action="store_true", help="only measure the backbone in --output"
     )
     flags = parser.parse_args()
     quiet_libraries()
-    if flags.steps < 200:
-        raise UserError(f"--steps={flags.steps} is too short; give at least 200")
+    # Imported late, so that the help and a typing mistake are answered without a wait.
+    from vop_jax.demo.small_clip import measure, train_and_save
+
     if not flags.measure:
         started, cpu = time.perf_counter(), time.process_time()
-        write_tokenizer(flags.output, SIZE)
-        tokenizer = load_tokenizer(flags.output, SIZE)
-        params = jax.device_get(train(tokenizer, flags.steps, flags.seed))
-        scale = np.minimum(params["logit_scale"], LARGEST_LOGIT_SCALE)
-        save_backbone(flags.output, SIZE, params | {"logit_scale": scale}, "F16")
+        train_and_save(flags.output, flags.steps, flags.seed)
         took = time.perf_counter() - started
         say(f"trained in {took:.0f} s, {time.process_time() - cpu:.0f} CPU s")
     results = measure(flags.output)

@@ -1,0 +1,55 @@
+"""A small train step: sizes, prompts, variables, a batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vop_jax.devices.config import MeshConfig
+from vop_jax.model.clip.sizes import ClipSize, TowerSize
+from vop_jax.model.prompts.config import PromptConfig
+from vop_jax.model.shapes import abstract_variables
+
+SIZE = ClipSize(
+    vision=TowerSize(32, 3, 2, 64),
+    text=TowerSize(32, 2, 2, 64),
+    image_size=16,
+    patch_size=8,
+    vocabulary=40,
+    context_length=12,
+    embedding=24,
+    eos_id=39,
+)
+
+
+PROMPTS = {
+    "vop": PromptConfig(text_length=2, video_length=2, num_frames=3),
+    "vop_fc": PromptConfig(
+        text_length=2,
+        video_length=2,
+        context_length=2,
+        joint_length=2,
+        split_layer=2,
+        num_frames=3,
+    ),
+    "full": PromptConfig(num_frames=3),
+}
+
+
+ONE = MeshConfig(data=1)
+
+
+def problem(method, batch=8):
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        # Norms that pass something on, and a scale at which the loss is not flat.
+        middle = {"scale": 1.0, "logit_scale": 3.0}.get(path[-1].key, 0.0)
+        return jnp.asarray(middle + rng.normal(0, 0.2, leaf.shape), jnp.float32)
+
+    variables = jax.tree_util.tree_map_with_path(
+        draw, abstract_variables(SIZE, PROMPTS[method])
+    )
+    words = rng.integers(1, 38, (batch, 5))
+    ids = np.concatenate([words, np.full((batch, 1), SIZE.eos_id)], axis=1)
+    frames = rng.integers(0, 256, (batch, 3, 16, 16, 3), np.uint8)
+    return variables, {"frames": frames, "text_ids": ids.astype(np.int32)}

@@ -1,1 +1,1 @@
-"""What is measured, by commands that anybody can run again."""
+"""Benchmarks: commands that reproduce the measurements in the documentation."""

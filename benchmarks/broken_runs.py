@@ -1,4 +1,4 @@
-"""Runs of the demo that are broken off, and what they are held against.
+"""Interrupted runs of the demo, and the uninterrupted run they are compared with.
 
 Importing it imports everything a run needs, so that forked children start at once.
 """
@@ -19,22 +19,25 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from data_pipelines.terminal import quiet_libraries, set_main_process
+from data_pipelines.console.terminal import quiet_libraries, set_main_process
 
 quiet_libraries()
 
 import jax
 import tensorboard.summary.writer.event_file_writer  # noqa: F401 - before the fork
-from transformers import CLIPConfig  # noqa: F401 - likewise
 
 from configs.vop import get_config
-from data_pipelines.demo import world
-from data_pipelines.prepare import prepare
-from vop_jax import checkpoint, processes, train
-from vop_jax.checkpoint import Checkpoints, fingerprints
-from vop_jax.config import check_config
-from vop_jax.run import Run
-from vop_jax.run_folder import RunFolder, read_metrics
+from data_pipelines.datasets.demo import world
+from data_pipelines.preparing.prepare import prepare
+from vop_jax.runtime import processes
+from vop_jax.runtime.metrics_log import read_metrics
+from vop_jax.runtime.run_folder import RunFolder
+from vop_jax.training import checkpoint
+from vop_jax.training import loop as train
+from vop_jax.training.checkpoint import Checkpoints
+from vop_jax.training.config import check_config
+from vop_jax.training.fingerprints import fingerprints
+from vop_jax.training.run import assemble
 
 # Not by variables of the environment: JAX may have been imported before this.
 jax.config.update("jax_platforms", "cpu")
@@ -42,7 +45,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 SPLITS = {"train": 48, "validation": 16, "test": 16}
 SAVE_EVERY, HEARTBEAT = 3, 30
-# A child that takes longer hangs.
+# Seconds after which a child counts as hanging.
 LIMIT = 300
 
 
@@ -56,14 +59,16 @@ def run_values(data: Path, **changes: Any) -> dict[str, Any]:
 
 
 def digest(state: Any) -> str:
-    """One fingerprint of a whole state."""
-    arrays = {k: processes.whole(x) for k, x in checkpoint._arrays(state).items()}
+    """One fingerprint of a complete state."""
+    arrays = {
+        k: processes.to_host(x) for k, x in checkpoint.arrays_by_path(state).items()
+    }
     found = fingerprints(arrays)
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
 def train_in_child(values: dict[str, Any], folder: Path, record: Path) -> None:
-    """Trains, and writes what was restored, saved and reached to a file."""
+    """Trains, and records every restore, save and the end in a file."""
     config = check_config(values)
     save, restore = Checkpoints.save, Checkpoints.restore
 
@@ -78,8 +83,8 @@ def train_in_child(values: dict[str, Any], folder: Path, record: Path) -> None:
         note("saved", step, state)
         save(self, step, state, *rest)
 
-    def noted_restore(self: Checkpoints, like: Any) -> Any:
-        found = restore(self, like)
+    def noted_restore(self: Checkpoints, template: Any) -> Any:
+        found = restore(self, template)
         if found is not None:
             note("restored", found.step, found.state)
         return found
@@ -88,7 +93,7 @@ def train_in_child(values: dict[str, Any], folder: Path, record: Path) -> None:
         mock.patch.object(Checkpoints, "save", noted_save),
         mock.patch.object(Checkpoints, "restore", noted_restore),
     ):
-        run = Run(config, RunFolder(folder))
+        run = assemble(config, RunFolder(folder))
         train.train(run)
     if processes.is_main():
         with record.open("a") as file:
@@ -96,7 +101,7 @@ def train_in_child(values: dict[str, Any], folder: Path, record: Path) -> None:
 
 
 def fork(function: Callable[[], object], log: Path) -> int:
-    """Runs a function in a child with a log of its own; returns its process id."""
+    """Runs a function in a child process with its own log; returns the process id."""
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -120,7 +125,7 @@ def fork(function: Callable[[], object], log: Path) -> int:
 
 
 def wait(child: int, seconds: float) -> int | None:
-    """A child's status (minus the signal, if one ended it); None while it runs."""
+    """A child's exit status (minus the signal that ended it); None while it runs."""
     end = time.monotonic() + seconds
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -142,7 +147,7 @@ def finish(child: int, seconds: float = LIMIT) -> int:
 
 
 def events(record: Path) -> list[dict[str, Any]]:
-    """What a record holds; a line that was cut off is left out."""
+    """The events in a record, without a truncated last line."""
     found = []
     for line in record.read_text().splitlines() if record.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
@@ -151,11 +156,11 @@ def events(record: Path) -> list[dict[str, Any]]:
 
 
 class Campaign:
-    """The unbroken run, and the broken ones that are held against it.
+    """The uninterrupted run, and the interrupted ones that are compared with it.
 
     Args:
-        work: folder for everything.
-        seed: of the moments and the damages.
+        work: folder for all files.
+        seed: decides the moments of the interruptions and the damage.
     """
 
     def __init__(self, work: Path, seed: int):
@@ -173,13 +178,13 @@ class Campaign:
         prepare("demo", self.data)
 
     def start(self, name: str, **changes: Any) -> int:
-        """Starts (or goes on with) the run of that name."""
+        """Starts or resumes the run of that name."""
         folder, record = self.work / name, self.work / f"{name}.jsonl"
         values = self.values | changes
         return fork(lambda: train_in_child(values, folder, record), self.log)
 
     def start_pair(self, name: str, **changes: Any) -> list[int]:
-        """The same by two processes."""
+        """The same with two processes."""
         folder, record = self.work / name, self.work / f"{name}.jsonl"
         values = self.values | changes
         with socket.socket() as free:
@@ -197,15 +202,15 @@ class Campaign:
         return [fork(lambda i=i: run(i), self.work / f"log{i}") for i in range(2)]
 
     def reference(self, name: str, start: Callable[..., Any]) -> dict[int, str]:
-        """The state's fingerprint after every step of an unbroken run."""
+        """The state's fingerprint after every step of an uninterrupted run."""
         children = start(name, save_every=1)
         for child in children if isinstance(children, list) else [children]:
-            assert finish(child, 1800) == 0, f"the unbroken run failed, see {self.log}"
+            assert finish(child, 1800) == 0, f"the reference run failed, see {self.log}"
         found = events(self.work / f"{name}.jsonl")
         return {x["step"]: x["digest"] for x in found if x["event"] == "saved"}
 
     def judge(self, name: str, wanted: dict[int, str]) -> dict[str, int]:
-        """How what a run restored and ended with compares with the unbroken one."""
+        """Compares what a run restored and ended with with the uninterrupted run."""
         found = events(self.work / f"{name}.jsonl")
         restored = [x for x in found if x["event"] == "restored"]
         saved = [x for x in found if x["event"] == "saved"]
@@ -219,21 +224,21 @@ class Campaign:
         }
 
     def steps_done(self, name: str) -> int:
-        """The last step that the metrics of a run know of."""
+        """The last step in a run's metrics."""
         done = read_metrics(RunFolder(self.work / name))
         return max((x["step"] for x in done if "loss" in x), default=0)
 
     def lost(self, name: str) -> int:
-        """Steps that were done and are not in a checkpoint."""
+        """The number of steps since the last checkpoint."""
         folder = Path(RunFolder(self.work / name).checkpoints)
         kept = [int(x.name) for x in folder.glob("*") if x.name.isdigit()]
         return self.steps_done(name) - max(kept, default=0)
 
     def interrupt(self, child: int, name: str, number: int) -> bool:
-        """Sends a signal at a random moment; False where the child ended before.
+        """Sends a signal at a random moment; False if the child ended before.
 
-        One in five falls into the start, the others between two and some more steps
-        later, so that moments are spread over the run however fast the machine is.
+        One in five comes during start-up, the others some steps later, so that the
+        moments are spread over the run however fast the machine is.
         """
         start, begun = self.steps_done(name), time.monotonic()
         early = self.random.random() < 0.2

@@ -1,9 +1,9 @@
-"""How long the step takes to compile, cold and from the cache, on a CPU.
+"""Compile time of the train step on a CPU, cold and from the compilation cache.
 
     python -m benchmarks.compile_times [--size=vit_b32] [--output=FILE]
 
-Each figure is of a process of its own: tracing, lowering and compiling the train step
-of base VoP (32 videos of 12 frames), layers in a loop and one after another.
+Each measurement has its own process: tracing, lowering and compiling the train step of
+base VoP (32 videos of 12 frames), with layers in a `lax.scan` and unrolled.
 """
 
 import argparse
@@ -20,30 +20,31 @@ from benchmarks.report import machine, publish
 
 
 def work(size: str, scan: bool) -> None:
-    """Compiles once and prints what it took."""
-    from vop_jax.compile_cache import keep_programs
+    """Compiles once and prints the seconds."""
+    from vop_jax.runtime.startup import keep_programs
 
     keep_programs()
     import jax
 
-    from vop_jax.config import check_config, default_values
-    from vop_jax.planning import Plan
-    from vop_jax.sharding import MeshConfig, make_mesh
-    from vop_jax.sizes import SIZES
+    from vop_jax.devices.config import MeshConfig
+    from vop_jax.devices.mesh import make_mesh
+    from vop_jax.model.clip.sizes import SIZES
+    from vop_jax.plan.programs import RunPrograms
+    from vop_jax.training.config import check_config, default_values
 
     values = default_values("vop", backbone=size)
     values["num_frames"] = 12
     values["compute"]["scan"] = scan
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    plan = Plan(check_config(values), SIZES[size], mesh, caption_tokens=32)
+    programs = RunPrograms(check_config(values), SIZES[size], mesh, caption_tokens=32)
     before = time.perf_counter(), time.process_time()
-    plan.train_step(32)
+    programs.train_step(32)
     wall, cpu = time.perf_counter() - before[0], time.process_time() - before[1]
     print(json.dumps({"wall_seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}))
 
 
 def measure(size: str, scan: bool) -> dict:
-    """Both figures of one way of running the layers."""
+    """Both measurements of one way of running the layers."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in ("cold", "cached"):

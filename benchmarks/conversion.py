@@ -1,10 +1,10 @@
-"""Time and memory of converting a CLIP of full size.
+"""Time and memory of converting a full-size CLIP.
 
     python -m benchmarks.conversion [--size=vit_b32] [--folder=DIR] [--json=FILE]
 
-The weights are random. Three files are converted to a Hugging Face folder, each by the
-command in a process of its own: OpenAI's state dictionary in float16, ModelScope's in
-float32 (it holds the CLIP twice over), and, the other way, the folder to OpenAI's file.
+The weights are random. Three conversions are measured, each by the command in its own
+process: OpenAI's state dictionary in float16 and ModelScope's in float32 (which holds
+the CLIP twice) to a Hugging Face folder, and the folder to OpenAI's file.
 """
 
 import json
@@ -18,15 +18,16 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from data_pipelines.arguments import Parser
-from data_pipelines.errors import UserError, command
-from data_pipelines.terminal import table
-from vop_jax.backbone import param_shapes, save_backbone
-from vop_jax.clip_layouts import to_modelscope, to_openai
-from vop_jax.clip_source import open_clip_source
-from vop_jax.sizes import SIZES, ClipSize
-from vop_jax.torch_writer import write_torch
-from vop_jax.weight_files import Tensor, tensor_of
+from data_pipelines.console.arguments import Parser
+from data_pipelines.console.errors import UserError, command
+from data_pipelines.console.terminal import table
+from vop_jax.model.clip.param_shapes import param_shapes
+from vop_jax.model.clip.sizes import SIZES, ClipSize
+from vop_jax.weights.backbone import save_backbone
+from vop_jax.weights.clip_import import open_clip_source
+from vop_jax.weights.clip_names import to_modelscope, to_openai
+from vop_jax.weights.tensors import Tensor, tensor_of
+from vop_jax.weights.torch_writer import write_torch
 
 PROMPTS = 8
 
@@ -47,7 +48,7 @@ def _write(path: Path, tensors: dict[str, Tensor], kind: Any, wrap: str = "") ->
 
 
 def prepare(folder: Path, size: ClipSize) -> dict[str, Path]:
-    """Writes the files to convert: name of the form -> path."""
+    """Writes the files to convert: name of the format -> path."""
     paths = {
         "openai float16": folder / "openai" / "clip.pt",
         "modelscope float32": folder / "modelscope" / "VoP_msrvtt9k.pth",
@@ -69,8 +70,8 @@ def prepare(folder: Path, size: ClipSize) -> dict[str, Path]:
     return paths
 
 
-# Runs a command and prints its status, seconds and peak KiB. In a small process of its
-# own, because Linux counts what a process had before it became another program.
+# Runs a command and prints its status, seconds and peak KiB. It is a small process of
+# its own, because Linux includes the memory of the process before `exec`.
 _METER = """
 import json, resource, subprocess, sys, time
 began = time.perf_counter()
@@ -114,7 +115,9 @@ def main() -> None:
     """Parses the flags and measures."""
     parser = Parser("benchmarks.conversion", __doc__)
     parser.add_argument("--size", default="vit_b32", choices=sorted(SIZES))
-    parser.add_argument("--folder", type=Path, help="for the files; a temporary one")
+    parser.add_argument(
+        "--folder", type=Path, help="folder for the files (default: temporary)"
+    )
     parser.add_argument("--json", type=Path, help="file for the figures")
     flags = parser.parse_args()
     with ExitStack() as stack:

@@ -1,16 +1,16 @@
-"""CPU time to turn a video file into 12 frames of 224 pixels, against plain loaders.
+"""CPU time to decode a video file to 12 frames of 224 pixels, compared with OpenCV.
 
     pip install --target=DIR --no-deps -r requirements-benchmarks.txt
     PYTHONPATH=DIR python -m benchmarks.decoding [--videos=FOLDER] [--rounds=5] [--json]
 
-Without a folder it encodes clips of its own, one group for each way of encoding. The
-loaders are written here from what such loaders commonly do:
+Without a folder it encodes clips of its own, one group for each encoding. The loaders
+do what such loaders commonly do:
 
-* `seek`: cv2 is sent to each of 12 uniform frame numbers and reads it.
-* `second`: cv2 is sent to the first frame of every second and reads it; all of them are
-  resized, and 12 are picked from them.
+* `seek`: cv2 seeks to each of 12 uniformly spaced frames and reads it.
+* `second`: cv2 seeks to the first frame of every second and reads it; all of them are
+  resized, and 12 are picked.
 
-All decode in one process, one after another in turns, and give the same kind of array.
+All decode in one process, in turns, and return the same kind of array.
 """
 
 import argparse
@@ -25,7 +25,9 @@ import av
 import cv2  # pyright: ignore[reportMissingImports]
 import numpy as np
 
-from data_pipelines.frames import decode_uniform, resize_and_crop, uniform_indices
+from data_pipelines.decoding.frames import decode_uniform
+from data_pipelines.decoding.images import resize_and_crop
+from data_pipelines.decoding.sampling import uniform_indices
 
 FRAMES, SIZE = 12, 224
 # Name of the group -> encoder, its options, frames between keyframes, B-frames.
@@ -88,7 +90,8 @@ def ours(path: Path) -> np.ndarray:
     return np.stack([resize_and_crop(frame, SIZE) for frame in frames])
 
 
-def _read(capture: cv2.VideoCapture, index: int) -> np.ndarray:
+def read(capture: cv2.VideoCapture, index: int) -> np.ndarray:
+    """Sends cv2 to a frame, and resizes it as CLIP does."""
     capture.set(cv2.CAP_PROP_POS_FRAMES, index)
     found, frame = capture.read()
     if not found:
@@ -100,7 +103,7 @@ def seek(path: Path) -> np.ndarray:
     """Sends cv2 to each of the frames."""
     capture = cv2.VideoCapture(str(path))
     total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    frames = [_read(capture, i) for i in uniform_indices(total, FRAMES)]
+    frames = [read(capture, i) for i in uniform_indices(total, FRAMES)]
     capture.release()
     return np.stack(frames)
 
@@ -110,7 +113,7 @@ def second(path: Path) -> np.ndarray:
     capture = cv2.VideoCapture(str(path))
     total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     rate = max(1, round(capture.get(cv2.CAP_PROP_FPS)))
-    frames = [_read(capture, i) for i in range(0, total, rate)]
+    frames = [read(capture, i) for i in range(0, total, rate)]
     capture.release()
     return np.stack([frames[i] for i in uniform_indices(len(frames), FRAMES)])
 

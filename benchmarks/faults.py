@@ -1,13 +1,13 @@
-"""What a training run survives: kills, SIGTERMs, lost processes, damaged files.
+"""Fault campaign: kills, SIGTERMs, lost processes and damaged checkpoints of a run.
 
     python -m benchmarks.faults [--kills=100] [--terms=20] [--pairs=10] [--damages=200]
         [--work=DIR] [--json=FILE]
 
-The run under test is `vop` on a few films of the demo. An unbroken run gives the
-fingerprint of the state after every step; whatever a broken run restores, and what it
-ends with, is held against that. Children are forked from one process that has imported
-everything, so that a start costs little; they are ordinary processes otherwise, and end
-by real signals. Each part has a control: the same with what it tests taken out.
+The run under test is `vop` on a few films of the demo. An uninterrupted run gives the
+fingerprint of the state after every step; the states that an interrupted run restores
+and ends with are compared with it. Children are forked from one process that has
+imported everything, so that they start fast; they end by real signals. Each part has a
+control, in which the mechanism under test is disabled.
 """
 
 import argparse
@@ -34,13 +34,14 @@ from benchmarks.broken_runs import (
     fork,
     wait,
 )
-from data_pipelines.terminal import say
-from vop_jax import checkpoint, train
-from vop_jax.checkpoint import Checkpoints
-from vop_jax.config import check_config
-from vop_jax.exit_status import PREEMPTED, PROCESS_LOST
-from vop_jax.run import Run
-from vop_jax.run_folder import RunFolder
+from data_pipelines.console.terminal import say
+from vop_jax.runtime.exit_status import PREEMPTED, PROCESS_LOST
+from vop_jax.runtime.run_folder import RunFolder
+from vop_jax.training import checkpoint
+from vop_jax.training import loop as train
+from vop_jax.training.checkpoint import Checkpoints
+from vop_jax.training.config import check_config
+from vop_jax.training.run import assemble
 
 
 def kills(campaign: Campaign, wanted: dict[int, str], count: int) -> dict[str, Any]:
@@ -55,12 +56,12 @@ def kills(campaign: Campaign, wanted: dict[int, str], count: int) -> dict[str, A
                 break
             status = finish(child)
             if status == 0:
-                # It ended in the moment between the last look and the signal.
+                # It finished just before the signal.
                 break
             assert status == -signal.SIGKILL, status
             done += 1
             lost.append(campaign.lost(name))
-        # What is left of the run, unhindered.
+        # The rest of the run, without interruption.
         assert finish(campaign.start(name)) == 0
         report.add(campaign.judge(name, wanted))
         say(
@@ -78,7 +79,7 @@ def kills(campaign: Campaign, wanted: dict[int, str], count: int) -> dict[str, A
 
 
 def terms(campaign: Campaign, wanted: dict[int, str], count: int) -> dict[str, Any]:
-    """SIGTERM at random moments; a run that noticed it has lost no step."""
+    """SIGTERM at random moments; a run that handles it loses no step."""
     begun = time.monotonic()
     done, noticed, lost, report = 0, 0, [], Totals()
     while done < count:
@@ -90,7 +91,7 @@ def terms(campaign: Campaign, wanted: dict[int, str], count: int) -> dict[str, A
             status = finish(child)
             if status == 0:
                 break
-            # Before the first step there is nothing to save, and nobody listens.
+            # Before the first step there is nothing to save, and no handler.
             assert status in (PREEMPTED, -signal.SIGTERM), status
             done += 1
             noticed += status == PREEMPTED
@@ -110,7 +111,7 @@ def terms(campaign: Campaign, wanted: dict[int, str], count: int) -> dict[str, A
 
 
 def pairs(campaign: Campaign, count: int) -> dict[str, Any]:
-    """One of two processes is killed; the other ends by itself, and both go on."""
+    """One of two processes is killed; the other ends by itself, and both resume."""
     begun = time.monotonic()
     wanted = campaign.reference("pair_reference", campaign.start_pair)
     done, lost, waits, statuses, report = 0, [], [], [], Totals()
@@ -148,7 +149,7 @@ def pairs(campaign: Campaign, count: int) -> dict[str, Any]:
 
 
 class Totals:
-    """Sums of what runs were judged to be."""
+    """Sums of `Campaign.judge` over runs."""
 
     def __init__(self):
         self.runs = 0
@@ -165,7 +166,7 @@ DAMAGES = ("flip", "truncate", "delete", "zero", "append")
 
 
 def damage(file: Path, kind: str, source: random.Random) -> None:
-    """Damages a file in one of the ways that disks and people do."""
+    """Damages a file in one of the ways `DAMAGES`."""
     content = bytearray(file.read_bytes())
     if kind == "delete":
         file.unlink()
@@ -215,7 +216,7 @@ def damage_and_restore(
         steps = sorted(int(x.name) for x in place.iterdir() if x.name.isdigit())
         files = sorted(x for x in (place / str(steps[-1])).rglob("*") if x.is_file())
         kind = source.choice(DAMAGES)
-        # Half of them by their size, which is where the arrays are.
+        # Half of the files are chosen by size, to hit the arrays.
         sizes = [x.stat().st_size for x in files] if source.random() < 0.5 else None
         file = source.choices(files, sizes)[0]
         damage(file, kind, source)
@@ -228,7 +229,7 @@ def damage_and_restore(
 
 
 def _like(campaign: Campaign) -> Any:
-    """What is restored: the abstract state of the run under test."""
+    """The abstract state of the run under test, as a template to restore."""
     found: list[Any] = []
 
     class Enough(Exception):
@@ -242,13 +243,15 @@ def _like(campaign: Campaign) -> Any:
         mock.patch.object(Checkpoints, "restore", keep),
         contextlib.suppress(Enough),
     ):
-        run = Run(check_config(campaign.values), RunFolder(campaign.work / "abstract"))
+        run = assemble(
+            check_config(campaign.values), RunFolder(campaign.work / "abstract")
+        )
         train.train(run)
     return found[0]
 
 
 def _outcome(place: Path, like: Any, wanted: dict[int, str], newest: int) -> str:
-    from data_pipelines.errors import UserError
+    from data_pipelines.console.errors import UserError
 
     checkpoints = Checkpoints(place, report=lambda line: None)
     try:
@@ -265,12 +268,12 @@ def _outcome(place: Path, like: Any, wanted: dict[int, str], newest: int) -> str
 
 @contextlib.contextmanager
 def unverified() -> Iterator[None]:
-    """Control: fingerprints and seals that say nothing."""
+    """Control: fingerprints and seals are not verified."""
     with (
         mock.patch.object(
             checkpoint, "fingerprints", lambda arrays: dict.fromkeys(arrays, "")
         ),
-        mock.patch.object(checkpoint, "_open_seal", _unsealed),
+        mock.patch.object(checkpoint, "open_seal", _unsealed),
     ):
         yield
 
@@ -281,9 +284,9 @@ def _unsealed(text: str) -> dict[str, Any]:
 
 
 def controls(campaign: Campaign, wanted: dict[int, str], count: int) -> dict[str, Any]:
-    """What the parts would find if what they test were not there."""
+    """What the parts find if the mechanism they test is disabled."""
     found: dict[str, Any] = {}
-    # A state that lacks its moments restores well and ends otherwise.
+    # A state restored without its optimizer moments ends with other parameters.
     _kill_once(campaign, "control_moments")
     restore = Checkpoints.restore
 
@@ -315,7 +318,7 @@ def _kill_once(campaign: Campaign, name: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Runs the campaign and prints what came of it as JSON."""
+    """Runs the campaign and prints the results as JSON."""
     parser = argparse.ArgumentParser("benchmarks.faults", description=__doc__)
     for name, value in (("kills", 100), ("terms", 20), ("pairs", 10), ("damages", 200)):
         parser.add_argument(f"--{name}", type=int, default=value)

@@ -1,10 +1,10 @@
-"""CPU time of the feed for a video of 12 frames of 224 pixels.
+"""CPU time of the training feed per video of 12 frames of 224 pixels.
 
     python -m benchmarks.feed [--data=PREPARED] [--videos=256] [--rounds=5] [--json]
 
-Without prepared shards it stores JPEG files of soft shapes and grain, 34 KB each, more
-than those of real videos. `memory` holds the encoded frames in host memory,
-`disk` reads each record from its file when it is asked for.
+Without prepared shards it generates JPEG frames of smooth shapes and noise, 34 KB each,
+larger than those of real videos. `memory` holds the encoded frames in host memory,
+`disk` reads each record from its file when it is needed.
 """
 
 import argparse
@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipelines.frames import encode_jpeg
-from data_pipelines.terminal import quiet_libraries
+from data_pipelines.console.terminal import quiet_libraries
+from data_pipelines.decoding.images import encode_jpeg
 
 FRAMES, SIZE = 12, 224
-# CPU milliseconds of a video, at most.
+# The most CPU milliseconds per video.
 BAR = 10.0
 
 
@@ -55,7 +55,7 @@ def write_shard(path: Path, videos: int) -> list[int]:
 
 def made_splits(folder: Path, videos: int) -> dict:
     """The same split in memory and on disk."""
-    from data_pipelines.split import DiskFrames, MemoryFrames, Split
+    from data_pipelines.feeding.split import DiskFrames, MemoryFrames, Split
 
     path = folder / "frames.tfrecord"
     starts = write_shard(path, videos)
@@ -76,7 +76,7 @@ def made_splits(folder: Path, videos: int) -> dict:
 
 def prepared_splits(path: Path) -> dict:
     """The training split of prepared shards in memory and on disk."""
-    from data_pipelines.split import load_split
+    from data_pipelines.feeding.split import load_split
 
     return {
         "memory": load_split(path, "train"),
@@ -85,11 +85,11 @@ def prepared_splits(path: Path) -> dict:
 
 
 def milliseconds(split, batch_size: int) -> float:
-    """CPU milliseconds of a video over one epoch; starting up is not counted."""
-    from data_pipelines.feed import TrainFeed
+    """CPU milliseconds per video over one epoch, without start-up."""
+    from data_pipelines.feeding.feed import TrainFeed
 
-    ids = np.ones((len(split.captions), 8), np.int32)
-    feed = TrainFeed(split, ids, batch_size=batch_size, seed=0)
+    split = split.tokenized(lambda texts: np.ones((len(texts), 8), np.int32))
+    feed = TrainFeed(split, batch_size=batch_size, seed=0)
     batches = feed.batches(0, 2 + 2 * feed.steps_per_epoch)
     next(batches)
     before, count = time.process_time(), 0

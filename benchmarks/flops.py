@@ -2,8 +2,8 @@
 
     python -m benchmarks.flops [--output=FILE]
 
-Matrix products of 4 videos of 12 frames and captions cut to 32 tokens, layers written
-out one after another, nothing compiled and nothing run.
+Counts the matrix products for 4 videos of 12 frames and captions of 32 tokens, with
+unrolled layers; nothing is compiled or run.
 """
 
 import argparse
@@ -13,14 +13,16 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.report import publish
-from vop_jax.dual_encoder import DualEncoder
-from vop_jax.flops import count_flops
-from vop_jax.methods import METHODS, select, trained_mask
-from vop_jax.parameters import abstract_variables
-from vop_jax.sharding import MeshConfig, make_mesh
-from vop_jax.sizes import SIZES
-from vop_jax.towers import ComputeConfig
-from vop_jax.train_step import make_loss_and_gradient
+from vop_jax.devices.config import MeshConfig
+from vop_jax.devices.flops import count_flops
+from vop_jax.devices.mesh import make_mesh
+from vop_jax.model.clip.sizes import SIZES
+from vop_jax.model.compute import ComputeConfig
+from vop_jax.model.dual_encoder import DualEncoder
+from vop_jax.model.methods import METHODS
+from vop_jax.model.shapes import abstract_variables
+from vop_jax.model.trained import select, trained_mask
+from vop_jax.optimization.train_step import make_loss_and_gradient
 
 BATCH, FRAMES, TOKENS = 4, 12, 32
 SIZE = SIZES["vit_b32"]

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vop_jax.sizes import ClipSize, TowerSize
-from vop_jax.towers import PIXEL_DEVIATION, PIXEL_MEAN
+from vop_jax.model.clip.sizes import PIXEL_DEVIATION, PIXEL_MEAN, ClipSize, TowerSize
 
 
 class QuickGelu(nn.Module):

@@ -1,15 +1,28 @@
-"""What a benchmark ran on, and where its figures go."""
+"""What a benchmark ran on, and where its measurements are written."""
 
 import json
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
 
 def machine() -> dict[str, Any]:
-    """The processor's own name and the number of cores."""
-    return {"cpu": _cpu_name(), "cores": os.cpu_count()}
+    """The processor's own name, its vector instructions, the number of cores."""
+    return {
+        "cpu": _cpu_name(),
+        "instructions": _instructions(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _instructions() -> list[str]:
+    """What decides how fast the CPU multiplies matrices; empty if it does not say."""
+    file = Path("/proc/cpuinfo")
+    text = file.read_text() if file.exists() else ""
+    flags = "".join(re.findall(r"^flags\s*:(.*)$", text, re.M)[:1]).split()
+    return [x for x in flags if re.match(r"fma|avx|amx", x)]
 
 
 def _cpu_name() -> str:
@@ -21,7 +34,7 @@ def _cpu_name() -> str:
 
 
 def publish(report: dict[str, Any], output: Path | None) -> None:
-    """Prints figures as JSON, and writes them where a file is given."""
+    """Prints measurements as JSON, and writes them to a file if one is given."""
     text = json.dumps(report, indent=1)
     print(text)
     if output:

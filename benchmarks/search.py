@@ -1,153 +1,175 @@
-"""Search over a folder of the demo's films: speed, what is found, a run broken off.
+"""A search index of many moments: writing, indexing, opening, disk, memory, queries.
 
-    python -m benchmarks.search [--checkpoint=RUN] [--json=FILE]
+    python -m benchmarks.search [--moments=100000,300000,1000000] [--size=512]
+        [--json=FILE]
 
-The folder holds the 256 test films, a broken, an empty and a text file called .mp4, and
-a file that is no video. Indexing is killed in the middle and started again; queries
-name the look of a film ("a red circle on a black background"), and the first film found
-is held against it, as a whole and colour, shape and background apart.
+Vectors are drawn around the centres of scenes, ten moments a video, so that a query has
+near neighbours as real ones have. Queries are noisy moments; the recall is against
+comparing all moments. A process of its own opens and searches each index; its peak
+memory is reported.
 """
 
 import json
-import os
-import signal
-import subprocess
-import sys
+import multiprocessing
+import resource
+import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from data_pipelines.arguments import Parser
-from data_pipelines.demo.annotations import VIDEO_SIZE
-from data_pipelines.demo.clip import ClipSpec, render_clip
-from data_pipelines.demo.drawing import COLOURS
-from data_pipelines.demo.video_file import write_video
-from data_pipelines.demo.world import sample_clips
-from data_pipelines.errors import UserError, command
-from data_pipelines.terminal import progress, quiet_libraries, table
-from vop_jax.demo import BACKBONE
-from vop_jax.video_index import VideoIndex
+from benchmarks.report import machine
+from data_pipelines.console.arguments import Parser
+from data_pipelines.console.errors import UserError, command
+from data_pipelines.console.terminal import progress, quiet_libraries, say, table
+from vop_jax.index import approximate
+from vop_jax.index.meta import Meta
+from vop_jax.index.store import Store
+from vop_jax.index.tables import MomentRow, VideoRow, new_id
+from vop_jax.index.video_index import VideoIndex
 
-SPOILT = ("broken.mp4", "empty.mp4", "text.mp4")
-
-
-def render(folder: Path, clips: list[ClipSpec]) -> None:
-    """Writes the films, and the files that are none."""
-    with progress("rendering", total=len(clips), unit="videos") as bar:
-        for clip in clips:
-            path = folder / f"{clip.clip_id}.mp4"
-            write_video(path, render_clip(clip, VIDEO_SIZE))
-            bar.advance()
-    whole = (folder / f"{clips[0].clip_id}.mp4").read_bytes()
-    contents = whole[: len(whole) // 2], b"", b"these are words, not frames"
-    for name, content in zip(SPOILT, contents, strict=True):
-        (folder / name).write_bytes(content)
-    (folder / "notes.txt").write_text("no video by its name\n")
+# Moments of a video, and of an append.
+PER_VIDEO, APPENDED = 10, 20_000
+# Directions in which scenes differ, and how far moments lie around their scene.
+RANK, SPREAD, NOISE = 64, 0.5, 2.0
+QUERIES = 200
+_MIB = 1 << 20
 
 
-class Look(NamedTuple):
-    """What one object of a film looks like."""
+class Vectors:
+    """Stands in for a model: a text is the number of one of its vectors."""
 
-    colour: str
-    shape: str
-    background: str
+    fingerprint, num_frames, dtype = "benchmark", 12, "float32"
 
-    def query(self) -> str:
-        """The look in words."""
-        return f"a {self.colour} {self.shape} on a {self.background} background"
+    def __init__(self, vectors: np.ndarray):
+        self._vectors = vectors
 
-
-def looks_of(clip: ClipSpec) -> set[Look]:
-    """The looks of a clip's objects at any moment of it."""
-    names = {rgb: name for name, rgb in COLOURS.items()}
-    return {
-        Look(names[tuple(colour)], track.shape, clip.background)
-        for track in clip.tracks
-        for _, colour in track.colour
-    }
+    def encode_texts(self, texts: list[str]) -> np.ndarray:
+        """The vectors of these numbers."""
+        return self._vectors[[int(text) for text in texts]]
 
 
-def _stored(index: Path) -> int:
-    try:
-        with VideoIndex.open(index) as file:
-            return len(file._file.embeddings()[0])
-    except UserError:
-        return 0
+def draw(count: int, size: int) -> Iterator[np.ndarray]:
+    """Unit vectors float32 `[n, size]`, in blocks of `APPENDED`."""
+    rng = np.random.default_rng(0)
+    basis = rng.normal(size=(RANK, size)).astype(np.float32)
+    scenes = rng.normal(size=(max(10, count // 30), RANK)).astype(np.float32)
+    for first in range(0, count, APPENDED):
+        n = min(APPENDED, count - first)
+        near = scenes[rng.integers(0, len(scenes), n)]
+        near = near + SPREAD * rng.normal(size=near.shape).astype(np.float32)
+        rows = near @ basis + NOISE * rng.normal(size=(n, size)).astype(np.float32)
+        yield rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def index_broken_off(call: list[str], index: Path) -> int:
-    """Starts indexing and kills it once something is stored; how much that is."""
-    process = subprocess.Popen(
-        call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while process.poll() is None and not _stored(index):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    return _stored(index)
+def write(place: Path, count: int, size: int) -> None:
+    """Writes an index of synthetic moments, through the store's own appends."""
+    meta = Meta("benchmark", 12, "float32", size, 8.0, "", str(place.parent))
+    store = Store(place)
+    store.begin(size)
+    store.record("identity", meta.identity)
+    store.record("place", meta.place)
+    picture = np.random.default_rng(2).bytes(4_000)
+    number = 0
+    with progress("writing", total=count, unit="moments") as bar:
+        for block in draw(count, size):
+            moments, videos = [], []
+            for first in range(0, len(block), PER_VIDEO):
+                name, part = new_id(), block[first : first + PER_VIDEO]
+                moments += [
+                    MomentRow(name, i, 8.0 * i, 8.0 * i + 8, x, picture)
+                    for i, x in enumerate(part.astype(np.float16))
+                ]
+                about = (f"{number:07}.mp4", 1, 1, f"{number:032}", name, len(part))
+                videos.append(
+                    VideoRow(
+                        *(new_id(), *about, 8.0 * len(part), 320, 240, "ok", ""),
+                        meta.digest,
+                    )
+                )
+                number += 1
+            store.append(moments, videos)
+            bar.advance(len(block))
+    store.close()
 
 
-def _indexed(call: list[str], report: Path) -> dict[str, Any]:
-    subprocess.run([*call, f"--report={report}"], check=True, stdout=subprocess.DEVNULL)
-    return json.loads(report.read_text())
+def queries_of(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy moments, and the similarity of the tenth best moment to each."""
+    rng = np.random.default_rng(1)
+    blocks = list(draw(count, size))
+    chosen = np.concatenate(blocks)[rng.integers(0, count, QUERIES)]
+    noise = rng.normal(size=chosen.shape).astype(np.float32)
+    queries = chosen + 0.5 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    best = np.full((QUERIES, 0), -np.inf, np.float32)
+    for block in blocks:
+        stored = block.astype(np.float16).astype(np.float32)
+        best = np.concatenate([best, queries @ stored.T], axis=1)
+        best = -np.sort(-best, axis=1)[:, :10]
+    return queries, best[:, -1]
 
 
-def measure(folder: Path, checkpoint: str) -> dict[str, Any]:
-    """Renders, indexes and queries; the figures by name."""
-    clips = sample_clips()["test"]
-    videos, index = folder / "videos", folder / "films.index"
-    videos.mkdir()
-    render(videos, clips)
-    command = [sys.executable, "-m", "vop_jax.search", "index"]
-    command += [f"--videos={videos}", f"--checkpoint={checkpoint}"]
-    # Whole, in one go, for the speed; then once more in two.
-    speed = _indexed([*command, f"--output={folder / 'whole'}"], folder / "whole.json")
-    kept = index_broken_off([*command, f"--output={index}"], index)
-    summary = _indexed([*command, f"--output={index}"], folder / "report.json")
-    if kept + summary["indexed"] != len(clips):
-        raise UserError(f"{kept} and {summary['indexed']} are not {len(clips)} films")
-    return {
-        "videos": len(clips),
-        "index_seconds_per_video": round(speed["seconds"] / len(clips), 4),
-        "stored_before_the_kill": kept,
-        "indexed_after_it": summary["indexed"],
-        "unreadable": {
-            os.path.basename(x["path"]): x["status"] for x in summary["unreadable"]
-        },
-        "not_video": summary["not_video"],
-        **query(index, clips, checkpoint),
-    }
+def measure(count: int, size: int, folder: str) -> dict[str, Any]:
+    """Every measurement at one number of moments."""
+    place = Path(folder) / "index"
+    queries, tenth = queries_of(count, size)
+    found: dict[str, Any] = {"moments": count}
+    began = time.perf_counter()
+    write(place, count, size)
+    found["write_seconds"] = time.perf_counter() - began
+    store = Store(place)
+    began, used = time.perf_counter(), time.process_time()
+    store.tidy(3600.0)
+    found["approximate"] = approximate.refresh(store)
+    found["index_seconds"] = time.perf_counter() - began
+    found["index_cpu_seconds"] = time.process_time() - used
+    store.close()
+    files = (x.stat().st_size for x in place.rglob("*") if x.is_file())
+    found["disk_mib"] = sum(files) / _MIB
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return found | pool.apply(search, (str(place), queries, tenth))
 
 
-def query(index: Path, clips: list[ClipSpec], checkpoint: str) -> dict[str, Any]:
-    """Asks for looks, one query at a time."""
-    from vop_jax.model import load
-
-    model = load(checkpoint)
-    looks = {f"{clip.clip_id}.mp4": looks_of(clip) for clip in clips}
-    every = sorted(set().union(*looks.values()))
-    right = dict.fromkeys(("whole", *Look._fields), 0)
-    seconds = []
-    with VideoIndex.open(index) as file:
-        # The first one compiles.
-        file.search(model, [every[0].query()])
-        for look in every:
+def search(place: str, queries: np.ndarray, tenth: np.ndarray) -> dict[str, Any]:
+    """Opens and searches an index; for a process that does nothing else."""
+    model: Any = Vectors(queries)
+    began = time.perf_counter()
+    with VideoIndex.open(place) as index:
+        index.search(model, ["0"])
+        opened = time.perf_counter() - began
+        seconds = []
+        for number in range(len(queries)):
             began = time.perf_counter()
-            found = file.search(model, [look.query()])
+            index.search(model, [str(number)])
             seconds.append(time.perf_counter() - began)
-            shown = looks[found.hits[0][0].path]
-            right["whole"] += look in shown
-            for name in Look._fields:
-                right[name] += getattr(look, name) in {getattr(x, name) for x in shown}
-    shares = {name: round(100 * n / len(every), 1) for name, n in right.items()}
+    _, *ranks = statistics.quantiles(seconds, n=20)
     return {
-        "queries": len(every),
-        "query_milliseconds": round(1000 * float(np.median(seconds)), 2),
-        **{f"top1_right_{name}_percent": share for name, share in shares.items()},
+        "open_seconds": opened,
+        "p50_ms": 1000 * statistics.median(seconds),
+        "p95_ms": 1000 * ranks[-1],
+        "recall": recall_of(place, queries, tenth),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
+
+
+def recall_of(place: str, queries: np.ndarray, tenth: np.ndarray) -> float:
+    """Recall@10 of moments, before neighbours are joined to stretches."""
+    from vop_jax.index.source import Source
+
+    source = Source(Path(place))
+    view = source.view()
+    if view.vectors is not None:
+        return 1.0
+    right = 0
+    for query, least in zip(queries, tenth, strict=True):
+        scored, _ = approximate.scored(view, query, 10, None)
+        best = -np.sort(-scored.similarities)[:10]
+        right += int((best >= least - 1e-4).sum())
+    source.close()
+    return right / (10 * len(queries))
 
 
 @command
@@ -155,16 +177,27 @@ def main() -> None:
     """Parses the flags and measures."""
     parser = Parser("benchmarks.search", __doc__)
     parser.add_argument(
-        "--checkpoint", default=str(BACKBONE), help="a run's folder; the bare backbone"
+        "--moments", default="100000,300000,1000000", help="numbers of moments"
     )
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--size", type=int, default=512, help="of an embedding")
+    parser.add_argument("--json", type=Path, help="file for the measurements")
     flags = parser.parse_args()
+    if not all(text.isdecimal() for text in flags.moments.split(",")):
+        raise UserError(
+            f"--moments is {flags.moments}; pass numbers, such as 1000,2000"
+        )
     quiet_libraries()
-    with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder), flags.checkpoint)
-    table("search", ["figure", "value"], [list(x) for x in figures.items()])
+    rows = []
+    for count in map(int, flags.moments.split(",")):
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(measure(count, flags.size, folder))
+        say(json.dumps(rows[-1]))
+    report = {"machine": machine(), "size": flags.size, "rows": rows}
+    names = list(rows[0])
+    shown = [[f"{row[name]:,.4g}" for name in names] for row in rows]
+    table("search", names, shown)
     if flags.json:
-        flags.json.write_text(json.dumps(figures, indent=1))
+        flags.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Similarity and ranks of many texts with many videos, the matrix never held.
+"""Similarity and ranks of many texts with many videos, without holding the matrix.
 
     python -m benchmarks.similarity [--sizes=10000,100000] [--output=FILE]
 
@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.report import machine, publish
-from vop_jax.metrics import retrieval_metrics
-from vop_jax.similarity import Similarity
+from vop_jax.scoring.metrics import retrieval_metrics
+from vop_jax.scoring.similarity import Similarity
 
 EMBEDDING = 512
 
 
 def measure(size: int) -> dict[str, float]:
-    """Seconds and memory of one size."""
+    """Seconds and memory for one size."""
     rng = np.random.default_rng(0)
     videos = rng.standard_normal((size, EMBEDDING), np.float32)
     texts = videos + 4 * rng.standard_normal((size, EMBEDDING), np.float32)

@@ -1,13 +1,16 @@
-"""The train step and the forward pass of base VoP against plain PyTorch, on a CPU.
+"""Train step and forward pass of base VoP compared with plain PyTorch, on a CPU.
 
-    python -m benchmarks.train_step [--rounds=9] [--output=FILE]
+    python -m benchmarks.train_step [--rounds=7] [--sides=NAME,...] [--output=FILE]
 
-ViT-B/32, 12 frames, 4 videos, float32, two threads, the same random weights, the same
-batch. Each side lives in a process of its own; they take turns, and the others are
-idle meanwhile. CPU and wall seconds are of the process that works.
+ViT-B/32, 12 frames, 4 videos in a train step and 8 in a forward pass, two threads, the
+same random weights, the same batch; float32, and bfloat16 (PyTorch's by autocast). Each
+side has its own process; they take turns while the others are idle. CPU and wall
+seconds are those of the working process. What bfloat16 gains depends on the CPU's
+instructions, which are printed.
 
-This project's commands have the C library keep freed memory (`vop_jax.freed_memory`),
-and so does our side here. PyTorch runs twice: as it comes, and with the same setting.
+This project's commands have the C library keep freed memory
+(`vop_jax.runtime.startup`), and so do our sides here. PyTorch runs in float32
+twice: as it comes, and with the same setting.
 """
 
 import argparse
@@ -24,21 +27,35 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import machine, publish
-from vop_jax.freed_memory import keep_freed_memory
-from vop_jax.startup import start_up
+from vop_jax.runtime.startup import keep_freed_memory, start_up
 
-BATCH, FRAMES, PROMPTS, SEED = 4, 12, 8, 0
+BATCH, FORWARD_BATCH, FRAMES, PROMPTS, SEED = 4, 8, 12, 8, 0
 RATE, DECAY = 1e-3, 0.2
-SIDES = ("jax", "torch", "torch_kept")
+# Name -> the class of a side and its arguments.
+SIDES: dict[str, tuple[str, dict[str, Any]]] = {
+    "jax": ("JaxSide", {"dtype": "float32"}),
+    "jax_bfloat16": ("JaxSide", {"dtype": "bfloat16"}),
+    "torch": ("TorchSide", {"dtype": "float32", "kept": False}),
+    "torch_kept": ("TorchSide", {"dtype": "float32", "kept": True}),
+    "torch_bfloat16": ("TorchSide", {"dtype": "bfloat16", "kept": False}),
+}
+# What is divided by what.
+RATIOS = (
+    ("jax", "torch"),
+    ("jax", "torch_kept"),
+    ("jax_bfloat16", "torch_bfloat16"),
+    ("jax_bfloat16", "torch"),
+    ("jax_bfloat16", "jax"),
+)
 
 
 def problem():
-    """Random weights of the backbone by our paths, prompts, frames, token ids."""
+    """Random backbone weights by path, prompts, frames and token ids."""
     import jax
 
-    from vop_jax.methods import METHODS
-    from vop_jax.parameters import abstract_variables
-    from vop_jax.sizes import SIZES
+    from vop_jax.model.clip.sizes import SIZES
+    from vop_jax.model.methods import METHODS
+    from vop_jax.model.shapes import abstract_variables
 
     size = SIZES["vit_b32"]
     config = METHODS["vop"].prompt_config(size.vision.layers, FRAMES)
@@ -61,19 +78,24 @@ def problem():
 
 
 class JaxSide:
-    """This project's own step, compiled as it is for a run."""
+    """This project's step, compiled as for a run."""
 
-    def __init__(self):
+    def __init__(self, dtype: str):
         start_up()
         import jax
 
-        from data_pipelines.buckets import bucket_length
-        from vop_jax.dual_encoder import DualEncoder
-        from vop_jax.embedder import Embedder
-        from vop_jax.methods import METHODS, select, trained_mask
-        from vop_jax.optimizer import OptimizerConfig, make_optimizer
-        from vop_jax.sharding import MeshConfig, make_mesh, put_batch, put_tree
-        from vop_jax.train_step import (
+        from data_pipelines.text.buckets import bucket_length
+        from vop_jax.devices.config import MeshConfig
+        from vop_jax.devices.mesh import make_mesh, put_batch, put_tree
+        from vop_jax.model.compute import ComputeConfig
+        from vop_jax.model.dual_encoder import DualEncoder
+        from vop_jax.model.embedder import Embedder
+        from vop_jax.model.methods import METHODS
+        from vop_jax.model.stored import store_frozen
+        from vop_jax.model.trained import select, trained_mask
+        from vop_jax.optimization.config import OptimizerConfig
+        from vop_jax.optimization.optimizer import make_optimizer
+        from vop_jax.optimization.train_step import (
             compile_train_step,
             initial_state,
             make_loss_and_gradient,
@@ -85,8 +107,9 @@ class JaxSide:
         mesh = make_mesh(MeshConfig())
         mask = trained_mask(variables, METHODS["vop"].trained)
         trainable = put_tree(mesh, select(variables, mask, trained=True))
-        self.frozen = put_tree(mesh, select(variables, mask, trained=False))
-        model = DualEncoder(size, config)
+        frozen = store_frozen(select(variables, mask, trained=False), dtype)
+        self.frozen = put_tree(mesh, frozen)
+        model = DualEncoder(size, config, ComputeConfig(dtype=dtype))
         optimizer = make_optimizer(
             OptimizerConfig(warmup=0, weight_decay=DECAY, clip_norm=0, beta2=0.999),
             trainable,
@@ -100,6 +123,9 @@ class JaxSide:
         longest = int((ids != 0).sum(1).max())
         ids = ids[:, : bucket_length(longest, ids.shape[1])]
         self.batch = put_batch(mesh, {"frames": frames, "text_ids": ids})
+        many = FORWARD_BATCH // BATCH
+        twice = {"frames": np.tile(frames, (many, 1, 1, 1, 1))}
+        self.twice = put_batch(mesh, twice | {"text_ids": np.tile(ids, (many, 1))})
         self.gradient = jax.jit(make_loss_and_gradient(model, mesh))
         self.merge, self.embedder = merge, Embedder(model, mesh)
 
@@ -107,8 +133,8 @@ class JaxSide:
         """The features."""
         variables = self.merge(self.state.trainable, self.frozen)
         found = [
-            self.embedder.embed_videos(variables, self.batch["frames"]),
-            self.embedder.embed_texts(variables, self.batch["text_ids"]),
+            self.embedder.embed_videos(variables, self.twice["frames"]),
+            self.embedder.embed_texts(variables, self.twice["text_ids"]),
         ]
         return [np.asarray(x) for x in found]
 
@@ -130,16 +156,16 @@ class JaxSide:
 
 
 class TorchSide:
-    """The plain step."""
+    """The PyTorch step."""
 
-    def __init__(self, kept: bool):
+    def __init__(self, dtype: str, kept: bool):
         if kept:
             keep_freed_memory()
         import torch
 
         from benchmarks.plain_vop import PlainVop, load
-        from vop_jax.backbone import RECORDS, layer_count
-        from vop_jax.conversion import to_names
+        from vop_jax.weights.backbone import RECORDS, layer_count
+        from vop_jax.weights.records import to_names
 
         torch.set_num_threads(2)
         size, _, variables, frames, ids = problem()
@@ -155,16 +181,24 @@ class TorchSide:
         self.trained = [self.model.video_prompts, self.model.text_prompts]
         self.optimizer = torch.optim.AdamW(self.trained, lr=RATE, weight_decay=DECAY)
         self.batch = torch.tensor(frames), torch.tensor(ids).long()
+        many = FORWARD_BATCH // BATCH
+        self.twice = [torch.cat([x] * many) for x in self.batch]
+        self.narrow = dtype != "float32"
+
+    def run(self, batch):
+        """Loss and features of a batch."""
+        with self.torch.autocast("cpu", self.torch.bfloat16, enabled=self.narrow):
+            return self.model(*batch)
 
     def forward(self):
         """The features."""
         with self.torch.no_grad():
-            return [x.numpy() for x in self.model(*self.batch)[1:]]
+            return [x.float().numpy() for x in self.run(self.twice)[1:]]
 
     def train(self):
         """A step; the loss before it."""
         self.optimizer.zero_grad()
-        loss = self.model(*self.batch)[0]
+        loss = self.run(self.batch)[0]
         loss.backward()
         self.optimizer.step()
         return loss.item()
@@ -172,7 +206,7 @@ class TorchSide:
     def outputs(self):
         """Features and gradients, by name."""
         videos, texts = self.forward()
-        loss = self.model(*self.batch)[0]
+        loss = self.run(self.batch)[0]
         gradient = self.torch.autograd.grad(loss, self.trained)
         return {
             "videos": videos,
@@ -183,8 +217,9 @@ class TorchSide:
 
 
 def work(name: str) -> None:
-    """Answers, on standard output, each request that comes on standard input."""
-    side = JaxSide() if name == "jax" else TorchSide(name == "torch_kept")
+    """Answers each request from standard input on standard output."""
+    kind, arguments = SIDES[name]
+    side = {"JaxSide": JaxSide, "TorchSide": TorchSide}[kind](**arguments)
     print("{}", flush=True)
     for line in sys.stdin:
         request, argument = json.loads(line)
@@ -210,7 +245,7 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
             # PyTorch's waiting threads sleep: on a busy machine they would otherwise
-            # burn CPU time that is no work, and lose by it.
+            # spend CPU time that is not work, to PyTorch's disadvantage.
             env=os.environ
             | {
                 "OMP_NUM_THREADS": "2",
@@ -238,39 +273,53 @@ class Worker:
         self._process.wait()
 
 
-def differences(workers, folder: Path) -> dict[str, float]:
-    """Largest difference of features; relative difference of gradients."""
-    found = {}
-    outputs = []
-    for name in ("jax", "torch"):
+def differences(workers, folder: Path) -> dict[str, dict[str, float]]:
+    """How far each side is from PyTorch in float32 (or from the first side).
+
+    Of features the largest difference and the smallest cosine, of gradients the
+    difference relative to their length.
+    """
+    outputs = {}
+    for name, worker in workers.items():
         file = folder / f"{name}.npz"
-        workers[name].ask("outputs", str(file))
-        outputs.append(np.load(file))
-    ours, theirs = outputs
-    for key in ours:
-        difference = ours[key] - theirs[key]
-        if "prompts" in key:
-            found[key] = np.linalg.norm(difference) / np.linalg.norm(theirs[key])
-        else:
-            found[key] = np.abs(difference).max()
-    return {key: float(value) for key, value in found.items()}
+        worker.ask("outputs", str(file))
+        outputs[name] = np.load(file)
+    right = outputs.pop("torch" if "torch" in outputs else next(iter(outputs)))
+    found: dict[str, dict[str, float]] = {}
+    for name, ours in outputs.items():
+        found[name] = one = {}
+        for key in ours:
+            difference, length = ours[key] - right[key], np.linalg.norm(right[key])
+            if "prompts" in key:
+                one[key] = float(np.linalg.norm(difference) / length)
+                continue
+            one[key] = float(np.abs(difference).max())
+            lengths = [np.linalg.norm(x[key], axis=1) for x in (ours, right)]
+            cosine = (ours[key] * right[key]).sum(1) / lengths[0] / lengths[1]
+            one[f"{key}_cosine"] = float(cosine.min())
+    return found
 
 
-def compare(rounds: int, folder: Path) -> dict:
-    """Runs both sides in turns."""
-    workers = {name: Worker(name) for name in SIDES}
-    report = {
+def compare(rounds: int, sides: list[str], folder: Path) -> dict:
+    """Runs the sides in turns."""
+    workers = {name: Worker(name) for name in sides}
+    report: dict[str, Any] = {
         "machine": machine() | {"threads": 2},
         "versions": {name: metadata.version(name) for name in ("jax", "torch")},
-        "setting": {"backbone": "vit_b32", "batch": BATCH, "frames": FRAMES},
+        "setting": {
+            "backbone": "vit_b32",
+            "batch": BATCH,
+            "forward_batch": FORWARD_BATCH,
+            "frames": FRAMES,
+        },
         "rounds": rounds,
         "differences": differences(workers, folder),
     }
     for request in ("forward", "train"):
-        taken = {name: {"wall": [], "cpu": [], "loss": []} for name in SIDES}
+        taken = {name: {"wall": [], "cpu": [], "loss": []} for name in sides}
         for number in range(rounds + 1):
-            # Who begins changes, so that neither always finds the warmer machine.
-            for name in SIDES if number % 2 else reversed(SIDES):
+            # The order alternates, so that none always gets the warmer machine.
+            for name in sides if number % 2 else reversed(sides):
                 answer = workers[name].ask(request)
                 # The first of each compiles and warms up.
                 if number:
@@ -278,21 +327,22 @@ def compare(rounds: int, folder: Path) -> dict:
                         taken[name][key].append(value)
         report[request] = {
             kind: {
-                **{name: statistics.median(taken[name][kind]) for name in SIDES},
+                **{name: statistics.median(taken[name][kind]) for name in sides},
                 **{
-                    f"ratio_to_{name}": statistics.median(
+                    f"{one}/{other}": statistics.median(
                         a / b
                         for a, b in zip(
-                            taken["jax"][kind], taken[name][kind], strict=True
+                            taken[one][kind], taken[other][kind], strict=True
                         )
                     )
-                    for name in SIDES[1:]
+                    for one, other in RATIOS
+                    if one in sides and other in sides
                 },
             }
             for kind in ("cpu", "wall")
         }
-        if request == "train":
-            report["differences"]["loss"] = max(
+        if request == "train" and {"jax", "torch"} <= set(sides):
+            report["differences"]["jax"]["loss"] = max(
                 abs(a - b)
                 for a, b in zip(
                     taken["jax"]["loss"], taken["torch"]["loss"], strict=True
@@ -306,7 +356,8 @@ def compare(rounds: int, folder: Path) -> dict:
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--sides", default=",".join(SIDES))
     parser.add_argument("--output", type=Path)
     parser.add_argument("--work", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -316,7 +367,7 @@ def main() -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        report = compare(arguments.rounds, Path(folder))
+        report = compare(arguments.rounds, arguments.sides.split(","), Path(folder))
     publish(report, arguments.output)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from vop_jax.model.clip.sizes import ClipSize, TowerSize
+from vop_jax.model.clip.sizes import ClipSize, TextSize, VisionSize
 
-TOWER = TowerSize(width=64, layers=2, heads=1, mlp=64)
+TOWER = {"width": 64, "layers": 2, "heads": 1, "mlp": 64}
 SIZE = ClipSize(
-    vision=TOWER,
-    text=TOWER,
+    vision=VisionSize(**TOWER),
+    text=TextSize(**TOWER),
     image_size=16,
     patch_size=8,
     vocabulary=50,

@@ -7,7 +7,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 
-from vop_jax.model.clip.sizes import ClipSize, TowerSize
+from vop_jax.model.clip.sizes import ClipSize, TextSize, VisionSize
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.shapes import abstract_variables
 from vop_jax.weights.backbone import save_backbone
@@ -15,8 +15,8 @@ from vop_jax.weights.clip_names import to_openai
 from vop_jax.weights.tensors import tensor_of
 
 SMALL = ClipSize(
-    vision=TowerSize(128, 2, 2, 64),
-    text=TowerSize(64, 2, 1, 64),
+    vision=VisionSize(128, 2, 2, 64),
+    text=TextSize(64, 2, 1, 64),
     image_size=32,
     patch_size=16,
     embedding=24,

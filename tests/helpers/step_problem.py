@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vop_jax.devices.config import MeshConfig
-from vop_jax.model.clip.sizes import ClipSize, TowerSize
+from vop_jax.model.clip.sizes import ClipSize, TextSize, VisionSize
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.shapes import abstract_variables
 
 SIZE = ClipSize(
-    vision=TowerSize(32, 3, 2, 64),
-    text=TowerSize(32, 2, 2, 64),
+    vision=VisionSize(32, 3, 2, 64),
+    text=TextSize(32, 2, 2, 64),
     image_size=16,
     patch_size=8,
     vocabulary=40,

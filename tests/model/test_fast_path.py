@@ -6,15 +6,15 @@ import naive
 import numpy as np
 import pytest
 
-from vop_jax.model.clip.sizes import ClipSize, TowerSize
+from vop_jax.model.clip.sizes import ClipSize, TextSize, VisionSize
 from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.optimization.losses import contrastive_loss
 
 SMALL = ClipSize(
-    vision=TowerSize(32, 4, 2, 96),
-    text=TowerSize(24, 3, 3, 48, activation="gelu"),
+    vision=VisionSize(32, 4, 2, 96),
+    text=TextSize(24, 3, 3, 48, activation="gelu"),
     image_size=24,
     patch_size=8,
     vocabulary=60,
@@ -23,8 +23,8 @@ SMALL = ClipSize(
     eos_id=59,
 )
 LONG = ClipSize(
-    vision=TowerSize(48, 3, 3, 64),
-    text=TowerSize(32, 2, 2, 64),
+    vision=VisionSize(48, 3, 3, 64),
+    text=TextSize(32, 2, 2, 64),
     image_size=16,
     patch_size=8,
     vocabulary=40,

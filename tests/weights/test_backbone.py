@@ -14,7 +14,8 @@ from vop_jax.model.clip.sizes import (
     PIXEL_MEAN,
     SIZES,
     ClipSize,
-    TowerSize,
+    TextSize,
+    VisionSize,
 )
 from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.dual_encoder import DualEncoder, normalize
@@ -23,8 +24,8 @@ from vop_jax.model.shapes import abstract_variables
 from vop_jax.weights import backbone, hugging_face_config
 
 TINY = ClipSize(
-    vision=TowerSize(32, 3, 2, 64),
-    text=TowerSize(48, 2, 3, 96, activation="gelu"),
+    vision=VisionSize(32, 3, 2, 64),
+    text=TextSize(48, 2, 3, 96, activation="gelu"),
     image_size=32,
     patch_size=8,
     vocabulary=100,

@@ -14,7 +14,7 @@ from small_clip import SMALL, copied, folder_of, named, openai_file
 from data_pipelines.console.errors import UserError
 from vop_jax import convert as command
 from vop_jax.api import load
-from vop_jax.model.clip.sizes import TowerSize
+from vop_jax.model.clip.sizes import VisionSize
 from vop_jax.weights.backbone import load_backbone
 from vop_jax.weights.clip_export import check_openai_size, convert
 from vop_jax.weights.clip_import import size_of
@@ -100,7 +100,7 @@ def test_a_small_width_of_nobody_is_assumed_aloud():
 @pytest.mark.slow
 def test_features_of_an_h14_without_a_word_on_its_heads(tmp_path):
     """The first layers of one: 16 heads of 80, in open_clip's file alone."""
-    size = dataclasses.replace(SMALL, vision=TowerSize(1280, 2, 16, 64))
+    size = dataclasses.replace(SMALL, vision=VisionSize(1280, 2, 16, 64))
     folder = folder_of(size, tmp_path / "clip")
     path = openai_file(folder, tmp_path / "open_clip_pytorch_model.bin")
     convert(path, tmp_path / "out", "huggingface", "quick_gelu")
@@ -118,7 +118,7 @@ def test_features_of_an_h14_without_a_word_on_its_heads(tmp_path):
 
 def test_heads_that_openais_format_would_lose():
     """It says none, so such a file would be read back with the published ones."""
-    vision = TowerSize(1280, 2, 20, 5120)
+    vision = VisionSize(1280, 2, 20, 5120)
     source: Any = SimpleNamespace(size=dataclasses.replace(SMALL, vision=vision))
     with pytest.raises(UserError, match="20 heads at width 1280, where published"):
         check_openai_size(source)

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from data_pipelines.console.errors import UserError
 from data_pipelines.files.json_files import described, read_json
 from vop_jax.model.clip.layers import ACTIVATIONS
-from vop_jax.model.clip.sizes import ClipSize, TowerSize
+from vop_jax.model.clip.sizes import ClipSize, TextSize, VisionSize
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.weights.backbone import check_clip
@@ -184,7 +184,7 @@ def size_of(
             raise UserError(f"{where}: {name} has {len(found)} axes instead of {axes}")
         return found
 
-    def tower(kind: str, heads: int) -> TowerSize:
+    def tower(kind: str, heads: int) -> dict[str, Any]:
         model = f"{kind}_model"
         pattern = re.compile(rf"{model}\.encoder\.layers\.(\d+)\..*")
         numbers = {int(found[1]) for name in clip if (found := pattern.match(name))}
@@ -205,7 +205,13 @@ def size_of(
                 f"{where}: a tower of {len(numbers)} layers, width {width} and {heads} "
                 "heads is not a CLIP's"
             )
-        return TowerSize(width, len(numbers), heads, mlp, activation)
+        return {
+            "width": width,
+            "layers": len(numbers),
+            "heads": heads,
+            "mlp": mlp,
+            "activation": activation,
+        }
 
     # The image: patches form a square, besides the class token's position.
     *_, patch = shape("vision_model.embeddings.patch_embedding.weight", 4)
@@ -218,8 +224,8 @@ def size_of(
     context, _ = shape("text_model.embeddings.position_embedding.weight", 2)
     embedding, _ = shape("text_projection.weight", 2)
     size = ClipSize(
-        vision=tower("vision", heads[0]),
-        text=tower("text", heads[1]),
+        vision=VisionSize(**tower("vision", heads[0])),
+        text=TextSize(**tower("text", heads[1])),
         image_size=side * patch,
         patch_size=patch,
         vocabulary=vocabulary,

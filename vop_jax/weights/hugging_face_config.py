@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.files.json_files import described, read_json, shown
-from vop_jax.model.clip.sizes import ClipSize, TowerSize
+from vop_jax.model.clip.sizes import ClipSize, TextSize, TowerSize, VisionSize
 from vop_jax.runtime.files import write_atomically
 from vop_jax.weights.file_names import CONFIG, WEIGHTS
 from vop_jax.weights.special_tokens import end_token
@@ -110,8 +110,8 @@ def read_size(path: Path) -> ClipSize:
             f"vocab_size of {vocabulary}"
         )
     return ClipSize(
-        vision=_tower_size(vision),
-        text=_tower_size(text),
+        vision=VisionSize(**_tower_size(vision)),
+        text=TextSize(**_tower_size(text)),
         image_size=image,
         patch_size=patch,
         vocabulary=vocabulary,
@@ -161,15 +161,15 @@ def _tower(
     return tower
 
 
-def _tower_size(tower: Tower) -> TowerSize:
-    return TowerSize(
-        width=tower["hidden_size"],
-        layers=tower["num_hidden_layers"],
-        heads=tower["num_attention_heads"],
-        mlp=tower["intermediate_size"],
-        activation=tower["hidden_act"],
-        epsilon=tower["layer_norm_eps"],
-    )
+def _tower_size(tower: Tower) -> dict[str, Any]:
+    return {
+        "width": tower["hidden_size"],
+        "layers": tower["num_hidden_layers"],
+        "heads": tower["num_attention_heads"],
+        "mlp": tower["intermediate_size"],
+        "activation": tower["hidden_act"],
+        "epsilon": tower["layer_norm_eps"],
+    }
 
 
 def save_size(folder: Path, size: ClipSize) -> None:

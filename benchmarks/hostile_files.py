@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from benchmarks.mutations import KINDS, SIZE, TOWER, mutate
+from benchmarks.mutations import KINDS, SIZE, mutate
 from data_pipelines.console.arguments import Parser
 from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.terminal import progress, table
@@ -62,7 +62,7 @@ def sources(folder: Path) -> dict[str, bytes]:
     }
     tree = traverse_util.unflatten_dict(leaves, sep="/")
     save_backbone(folder / "clip", SIZE, tree)
-    shape = (TOWER.layers, PROMPTS, TOWER.width)
+    shape = (SIZE.vision.layers, PROMPTS, SIZE.vision.width)
     prompts = {
         f"{name}_prompts": tensor_of(rng.standard_normal(shape, np.float32))
         for name in ("text", "video")

@@ -12,10 +12,9 @@ import numpy as np
 
 from vop_jax.model.clip.sizes import ClipSize, TextSize, VisionSize
 
-TOWER = {"width": 64, "layers": 2, "heads": 1, "mlp": 64}
 SIZE = ClipSize(
-    vision=VisionSize(**TOWER),
-    text=TextSize(**TOWER),
+    vision=VisionSize(width=64, layers=2, heads=1, mlp=64),
+    text=TextSize(width=64, layers=2, heads=1, mlp=64),
     image_size=16,
     patch_size=8,
     vocabulary=50,
@@ -116,7 +115,7 @@ def _integers(pickled: bytes, rng: np.random.Generator) -> bytes:
     for _ in range(rng.integers(1, 3)):
         opcode, found, place = steps[int(rng.integers(len(steps)))]
         value, place = int(found or 0), int(place or 0)
-        near = [0, 1, value - 1, value + 1, 2 * value, value // 2, TOWER.width]
+        near = [0, 1, value - 1, value + 1, 2 * value, value // 2, SIZE.vision.width]
         form = {"BININT1": "<B", "BININT2": "<H"}.get(opcode.name, "<i")
         number = int(rng.choice(near)) % 2 ** (8 * struct.calcsize(form) - 1)
         struct.pack_into(form, data, place + 1, number)
@@ -156,7 +155,7 @@ def _sizes_in_zip(good: bytes, rng: np.random.Generator) -> bytes:
     with zipfile.ZipFile(io.BytesIO(good)) as file:
         root = file.namelist()[0].split("/")[0]
         pickled = file.read(f"{root}/data.pkl")
-    rows, width = SIZE.vocabulary, TOWER.width
+    rows, width = SIZE.vocabulary, SIZE.vision.width
     key, (numel, after), (shape, behind) = _places(pickled, rows, rows * width)
     pickled = (
         pickled[:numel]

@@ -1,6 +1,7 @@
 """Every test sees eight fake devices, on the CPU, and no Triton."""
 
 import os
+import signal
 import sys
 
 # Before JAX is imported anywhere. Unoptimised code compiles several times faster, and
@@ -11,6 +12,11 @@ os.environ["XLA_FLAGS"] = (
     "--xla_backend_optimization_level=0 "
     "--xla_llvm_disable_expensive_passes=true"
 )
+
+# A shell that runs the tests in the background makes them ignore Ctrl-C, and with them
+# every command that they start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from data_pipelines.console.terminal import quiet_libraries
 

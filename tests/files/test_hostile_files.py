@@ -231,12 +231,16 @@ def test_an_interrupt_is_answered_meanwhile(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as child:
-        assert child.stdout.readline() == b"reading\n"
-        time.sleep(0.1)
-        began = time.perf_counter()
-        child.send_signal(signal.SIGINT)
-        error = child.communicate(timeout=20)[1]
-        assert time.perf_counter() - began < 5
+        try:
+            assert child.stdout.readline() == b"reading\n"
+            time.sleep(0.1)
+            began = time.perf_counter()
+            child.send_signal(signal.SIGINT)
+            error = child.communicate(timeout=20)[1]
+            assert time.perf_counter() - began < 5
+        finally:
+            # It reads for ever, and is waited for.
+            child.kill()
     assert b"KeyboardInterrupt" in error
 
 

@@ -6,7 +6,8 @@
         [--split=test] [--tuned=FILE] [--similarity_out=FILE] [--json=FILE]
 
 A matrix holds texts (rows) by videos (columns), as .npy or as .npz with one array.
-Every metric is printed with its 95% bootstrap interval. Hub-corrected metrics (DSL and
+Every metric is printed with its 95% bootstrap interval; `--against` says whether
+another model's differ by more than chance. Hub-corrected metrics (DSL and
 QB-Norm) are printed in a table of their own: always for a model, for a matrix if a
 temperature or a bank is given.
 """
@@ -37,8 +38,6 @@ from vop_jax.runtime.startup import start_up
 from vop_jax.scoring.ties import TIES
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from data_pipelines.feeding.loading import Data
     from vop_jax.api import Model
     from vop_jax.scoring.evaluation import Evaluation
@@ -70,13 +69,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--resamples",
         type=number(int, _RESAMPLES),
         default=1000,
-        help="bootstrap samples of an interval",
+        help="bootstrap samples of an interval, and permutations of a comparison",
     )
     add(
         "--seed",
         type=number(int, SEEDS),
         default=0,
-        help="seed of the bootstrap samples",
+        help="seed of the bootstrap samples and of the permutations",
     )
     add(
         "--dsl_temperature",
@@ -94,6 +93,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--ranks",
         type=store_path,
         help="file for the rank of every query, as JSON (default: not written)",
+    )
+    add(
+        "--against",
+        type=local_path,
+        help="--ranks file of another model on the same queries, to compare with by a "
+        "paired permutation test (default: none)",
     )
     add = parser.add_argument_group("a matrix").add_argument
     add(
@@ -189,62 +194,38 @@ def _check(given: argparse.Namespace) -> None:
             raise UserError(f"--{name}: {path} cannot be written; use another file")
 
 
-def _bank(path: Path | None) -> "np.ndarray | None":
-    """Reads a bank of similarities, and checks it before anything is scored."""
-    if path is None:
-        return None
-    from vop_jax.scoring.hub_corrections import finite_matrix
-    from vop_jax.scoring.matrix_file import read_array
-
-    bank = read_array(path)
-    try:
-        finite_matrix(bank, "bank")
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    return bank
-
-
 def matrix_evaluation(given: argparse.Namespace) -> "Evaluation":
     """The evaluation of a matrix, `--similarity`."""
     # Imported late, so that the help and a typing mistake are answered without a wait.
-    import numpy as np
+    from vop_jax.scoring.matrix_evaluation import evaluate_matrix
 
-    from vop_jax.scoring.evaluation import Evaluation
-    from vop_jax.scoring.matrix_file import read_array, read_map
-    from vop_jax.scoring.metrics import by_direction, retrieval_counts
-
-    similarity = read_array(given.similarity)
-    right = None
-    if given.video_of_text and similarity.ndim == 2:
-        right = read_map(given.video_of_text, *similarity.shape)
-    ties = given.ties or "mean"
-    # The metrics do not know the file that the user passed.
-    try:
-        counts = retrieval_counts(similarity, right)
-    except UserError as error:
-        raise UserError(f"{given.similarity}: {error}") from None
-    texts, videos = similarity.shape
-    return Evaluation(
-        title=str(given.similarity),
-        similarity=similarity,
-        video_of_text=np.arange(texts) if right is None else right,
-        counts=counts,
-        ties=ties,
-        results={"queries": texts, "videos": videos, **by_direction(counts, ties)},
+    return evaluate_matrix(
+        given.similarity,
+        given.video_of_text,
+        ties=given.ties or "mean",
         temperature=given.dsl_temperature,
-        bank=_bank(given.bank),
-        video_bank=_bank(given.video_bank),
+        bank=given.bank,
+        video_bank=given.video_bank,
         beta=given.beta,
-        resamples=given.resamples,
-        seed=given.seed,
+        **_drawing(given),
     )
+
+
+def _drawing(given: argparse.Namespace) -> dict[str, Any]:
+    """The fields of an `Evaluation` that no metric depends on."""
+    from vop_jax.scoring.comparison import read_ranks
+
+    if given.against:
+        # A file that cannot be read is reported before anything is computed.
+        read_ranks(given.against)
+    return {x: getattr(given, x) for x in ("resamples", "seed", "against")}
 
 
 def model_evaluation(given: argparse.Namespace) -> "Evaluation":
     """The evaluation of a model on a data set, `--checkpoint`."""
     from vop_jax.runtime.run_folder import RunFolder
 
-    folder = RunFolder(given.checkpoint)
+    drawing, folder = _drawing(given), RunFolder(given.checkpoint)
     config = folder.read_config() if folder.is_run() else {}
     dataset, split = _dataset_of(given, config), given.split or "test"
     # Imported late, so that a typing mistake is answered without a wait.
@@ -311,8 +292,7 @@ def model_evaluation(given: argparse.Namespace) -> "Evaluation":
         temperature=(given.dsl_temperature or 1 / scale) if held else None,
         bank=bank,
         beta=given.beta,
-        resamples=given.resamples,
-        seed=given.seed,
+        **drawing,
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +16,12 @@ from vop_jax.scoring.bootstrap import (
     Ranking,
     bootstrap_intervals,
 )
+from vop_jax.scoring.comparison import as_json, compare, read_ranks, show
 from vop_jax.scoring.counts import Counts, count_corrected
 from vop_jax.scoring.event_order import ORDERS
 from vop_jax.scoring.hub_corrections import Correction, dual_softmax, querybank_norm
 from vop_jax.scoring.metrics import by_direction, summary
+from vop_jax.scoring.permutation import Difference
 from vop_jax.scoring.similarity import Similarity
 from vop_jax.scoring.ties import TIES
 
@@ -75,8 +78,9 @@ class Evaluation:
         bank: similarities of other texts with the videos, for QB-Norm.
         video_bank: similarities of the texts with other videos, for QB-Norm.
         beta: of QB-Norm.
-        resamples: number of bootstrap samples.
-        seed: of the bootstrap samples.
+        resamples: number of bootstrap samples, and of permutations.
+        seed: of the bootstrap samples, and of the permutations.
+        against: the file with the ranks of another model, see `comparison`.
     """
 
     title: str
@@ -93,6 +97,7 @@ class Evaluation:
     beta: float = 20.0
     resamples: int = 1000
     seed: int = 0
+    against: Path | None = None
 
     @cached_property
     def ways(self) -> dict[str, Direction]:
@@ -124,6 +129,13 @@ class Evaluation:
                 found[name][way] = summary(ranks.ranks)
         return found
 
+    @cached_property
+    def compared(self) -> dict[str, dict[str, Difference]]:
+        """The differences to the other model's metrics, if there is one."""
+        if self.against is None:
+            return {}
+        return compare(self, read_ranks(self.against), str(self.against))
+
     def as_json(self) -> dict[str, Any]:
         """All metrics as JSON values."""
         drawing = {"level": LEVEL, "resamples": self.resamples, "seed": self.seed}
@@ -136,6 +148,7 @@ class Evaluation:
             "tied_queries": self.tied,
             "by_ties": self.by_ties,
             "corrected": self.corrected,
+            **self._compared_as_json(),
         }
 
     def ranks_as_json(self) -> dict[str, Any]:
@@ -159,8 +172,8 @@ class Evaluation:
 
     def show(self) -> None:
         """Prints the tables."""
-        # Before the first table, so that a bank that does not fit is the only output.
-        corrected = self.corrected
+        # Before the first table, so that files that do not fit are the only output.
+        corrected, compared = self.corrected, self.compared
         texts, videos = self.similarity.shape
         columns = ["", *summary(np.ones(1))]
         rows = [
@@ -186,6 +199,13 @@ class Evaluation:
             ]
             tied = ", ".join(f"{count} {way}" for way, count in self.tied.items())
             table(f"tied queries: {tied}", columns, rows)
+        if compared:
+            show(compared, str(self.against))
+
+    def _compared_as_json(self) -> dict[str, Any]:
+        if not self.compared:
+            return {}
+        return {"against": as_json(self.compared, self, str(self.against))}
 
     def _show_orders(self) -> None:
         rows = [

@@ -1,0 +1,121 @@
+"""Compares an evaluation with the ranks of another model on the same queries."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from annotated_types import Ge
+from typing_extensions import TypedDict
+
+from data_pipelines.console.errors import UserError
+from data_pipelines.console.terminal import table
+from data_pipelines.files.json_files import LARGEST_ANNOTATIONS, read_described
+from vop_jax.scoring.bootstrap import Ranking
+from vop_jax.scoring.metrics import summary
+from vop_jax.scoring.permutation import Difference, permutation_test
+
+if TYPE_CHECKING:
+    from vop_jax.scoring.evaluation import Evaluation
+
+_Rank = Annotated[float, Ge(1)] | Annotated[int, Ge(1)]
+_Ranks = list[_Rank] | list[list[_Rank]]
+_Name = str | int
+
+
+class _Required(TypedDict):
+    ties: str
+    t2v: _Ranks
+    v2t: _Ranks
+    t2v_videos: list[_Name]
+    v2t_queries: list[_Name]
+
+
+class RanksFile(_Required, total=False):
+    """What `evaluate --ranks` writes."""
+
+    t2v_queries: list[str]
+    v2t_best_caption: _Ranks
+
+
+def read_ranks(path: Path) -> RanksFile:
+    """The ranks of another model, as `evaluate --ranks` wrote them.
+
+    Raises:
+        UserError: the file cannot be read, or is of another form.
+    """
+    return read_described(path, RanksFile, largest=LARGEST_ANNOTATIONS)
+
+
+def compare(
+    evaluation: "Evaluation", other: RanksFile, where: str
+) -> dict[str, dict[str, Difference]]:
+    """The differences of all metrics by direction, see `permutation_test`.
+
+    Args:
+        evaluation: of the one model.
+        other: the ranks of the other one.
+        where: names the file in an error.
+
+    Raises:
+        UserError: the other model answered other queries, or ties count otherwise.
+    """
+    own = evaluation.ranks_as_json()
+    if other["ties"] != own["ties"]:
+        raise UserError(
+            f"{where} counts ties as {other['ties'][:40]!r}, this evaluation as "
+            f"{own['ties']!r}; pass --ties to one of them"
+        )
+    # The queries by name, where both files have names.
+    for key in ("t2v_queries", "t2v_videos", "v2t_queries"):
+        if key in own and own[key] != other.get(key, own[key]):
+            raise UserError(
+                f"{where} is of other queries ({key} differ); score both models on "
+                "the same data set and split"
+            )
+    found = {}
+    for way, direction in evaluation.ways.items():
+        ranks = other.get(way)
+        if ranks is None or len(ranks) != len(own[way]):
+            raise UserError(
+                f"{where} has {0 if ranks is None else len(ranks)} queries of {way}, "
+                f"but there are {len(own[way])}; score both models on the same data "
+                "set and split"
+            )
+        # With `clip4clip` a query has one rank for each tie.
+        each = [x if isinstance(x, list) else [x] for x in ranks]
+        times = np.array([len(x) for x in each])
+        if not times.all():
+            raise UserError(f"{where} has a query of {way} without a rank")
+        first = np.flatnonzero(np.diff(direction.query, prepend=-1))
+        theirs = Ranking(
+            np.concatenate(each).astype(np.float64),
+            np.repeat(direction.video[first], times),
+        )
+        found[way] = permutation_test(
+            Ranking(direction.ranks, direction.video),
+            theirs,
+            permutations=evaluation.resamples,
+            seed=evaluation.seed,
+        )
+    return found
+
+
+def as_json(
+    found: dict[str, dict[str, Difference]], evaluation: "Evaluation", where: str
+) -> dict[str, Any]:
+    """A comparison as JSON values."""
+    drawing = {"ranks": where, "permutations": evaluation.resamples}
+    return drawing | {
+        way: {name: each._asdict() for name, each in metrics.items()}
+        for way, metrics in found.items()
+    }
+
+
+def show(found: dict[str, dict[str, Difference]], where: str) -> None:
+    """Prints a comparison as a table."""
+    rows = [
+        [way, *(f"{x.value:+.1f} (p {x.p:.3f})" for x in metrics.values())]
+        for way, metrics in found.items()
+    ]
+    title = f"difference to {where}, paired permutation test"
+    table(title, ["", *summary(np.ones(1))], rows)

@@ -29,6 +29,7 @@ PARSED_ALONE = {
     r"VIDEOS|FILES|msrvtt|--similarity|/path/": "needs data that is not shipped",
     r"vit_b32|vit_l14|\.pt\b|clip-vit": "needs weights that are not shipped",
     r"ablate|demo\.pretrain|benchmarks\.|configs/vop\.py($| |:method)": "takes long",
+    r"vop\.json": "needs a second trained run",
     r"pod_plan": "needs libtpu",
     r"vop_jax\.main$|mkdocs": "run by tests of their own",
 }

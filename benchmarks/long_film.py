@@ -19,6 +19,8 @@ from pathlib import Path
 
 import av
 
+from benchmarks.report import peak_mib
+
 SIZE = 224
 CLIP_SECONDS, RATE = 20, 25
 GROUPS = ("h264, GOP 250", "h264, GOP 250, B-frames")
@@ -84,15 +86,8 @@ def measure(loader: str, path: Path, count: int) -> dict[str, float]:
     return {
         "cpu_seconds": used.ru_utime + used.ru_stime - before,
         "wall_seconds": time.perf_counter() - started,
-        "peak_megabytes": _peak(),
+        "peak_megabytes": peak_mib(),
     }
-
-
-def _peak() -> float:
-    """The most memory that this process has held, with Python and the libraries."""
-    # Not `ru_maxrss`, which begins with that of the process that started this one.
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def _in_process(loader: str, path: Path, count: int) -> dict[str, float]:

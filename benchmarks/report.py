@@ -17,6 +17,13 @@ def machine() -> dict[str, Any]:
     }
 
 
+def peak_mib() -> float:
+    """The most memory that this process has held, with Python and the libraries."""
+    # Not `ru_maxrss`, which begins with that of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 def _instructions() -> list[str]:
     """What decides how fast the CPU multiplies matrices; empty if it does not say."""
     file = Path("/proc/cpuinfo")

@@ -68,7 +68,8 @@ def draw(count: int, size: int) -> Iterator[np.ndarray]:
 
 def write(place: Path, count: int, size: int) -> None:
     """Writes an index of synthetic moments, through the store's own appends."""
-    meta = Meta("benchmark", 12, "float32", size, 8.0, "", str(place.parent))
+    made = ("benchmark", 12, "float32", size, 8.0)
+    meta = Meta(*made, videos=str(place.parent))
     store = Store(place)
     store.begin(size)
     store.record("identity", meta.identity)

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int, UInt8
 
 from data_pipelines.console.errors import UserError
+from data_pipelines.decoding.cuts import WINDOWS
 from data_pipelines.decoding.frames import VideoError
 from data_pipelines.decoding.moments import Moment, VideoEnd
 from data_pipelines.text.tokenizer import Tokenizer
@@ -248,25 +249,28 @@ class Model:
         return frames
 
     def read_moments(
-        self, paths: Iterable[str | Path], seconds: float, ahead: int
+        self,
+        paths: Iterable[str | Path],
+        seconds: float,
+        ahead: int,
+        cut: str = WINDOWS,
     ) -> Generator[tuple[int, Moment | VideoEnd], None, None]:
-        """Decodes files in windows of equal length, several files in parallel.
+        """Decodes files moment by moment, several files in parallel.
 
         Args:
             paths: of the files, read as far as needed.
-            seconds: length of a window; a file of up to 1.5 times that is one window,
-                whose frames are those of `read_video`.
-            ahead: how many windows to decode before they are consumed.
+            seconds: length of a moment; a video of up to 1.5 times that is one window.
+            ahead: how many moments to decode before they are consumed.
+            cut: where moments begin: `windows` of equal length, or `shots`.
 
         Yields:
-            The index of the path, from 0, and a window or the end of its file, in the
-            order of the file; windows of other files come in between.
+            The path's index, from 0, and a moment or the end of its file, in order.
         """
         found = videos_of(paths)
         if isinstance(found, np.ndarray):
             raise UserError(f"paths are {kind_of(paths)}; pass a list of paths")
         items = (path_of(path, "video") for path in found)
-        return moments_of(items, self.num_frames, self.image_size, seconds, ahead)
+        return moments_of(items, self.num_frames, self.image_size, seconds, ahead, cut)
 
     def check_frames(self, count: int) -> None:
         """Checks that videos of so many frames can be embedded.

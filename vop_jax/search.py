@@ -1,7 +1,8 @@
 """Searches a folder of videos by text, by a picture, or by a moment of a video.
 
     python -m vop_jax.search index --videos=DIR --checkpoint=PATH --output=INDEX
-        [--moment_seconds=8] [--shard=3/16] [--rebuild] [--retry] [--report=FILE.json]
+        [--moment_seconds=8] [--cut=shots] [--shard=3/16] [--rebuild] [--retry]
+        [--report=FILE.json]
     python -m vop_jax.search query --index=INDEX "a red circle moves" [--top=10]
         [--image=FILE] [--like=VIDEO@SECONDS] [--folder=DIR] [--html=FILE] [--json]
     python -m vop_jax.search serve --index=INDEX [--host=127.0.0.1] [--port=8000]
@@ -99,7 +100,7 @@ def _index(flags: argparse.Namespace) -> int:
     # A name that is not a path is that of a model on the Hugging Face hub.
     place = Path(flags.checkpoint).expanduser()
     checkpoint = str(place.absolute()) if place.exists() else flags.checkpoint
-    with VideoIndex.create(flags.output) as index:
+    with VideoIndex.create(flags.output, cut=flags.cut) as index:
         # An update computes as the index began, also on another machine.
         began = not index.is_empty and not flags.rebuild
         model = load_model(checkpoint, dtype=index.dtype if began else "auto")

@@ -239,6 +239,7 @@ def frames_in_order(
     kept: KeptFrames,
     most: int | None,
     progress: Callable[[], None] = no_report,
+    threads: int = 1,
 ) -> Generator[Numbered, None, None]:
     """Decodes every frame from the beginning on.
 
@@ -247,11 +248,12 @@ def frames_in_order(
         kept: what tells the pixel aspect ratio.
         most: number of packets to decode; None decodes all.
         progress: called now and then.
+        threads: of the decoder.
 
     Raises:
         VideoError: a frame is damaged or too large, or there are too many.
     """
-    with open_video(path) as (container, stream):
+    with open_video(path, threads) as (container, stream):
         aspect = kept.of(stream)
         total = 0
         try:

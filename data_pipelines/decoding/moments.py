@@ -3,9 +3,10 @@
     for answer in decode_moments(path, 12, 8.0, 224):
         ...  # Moment, Moment, ..., VideoEnd
 
-A video is cut into windows of equal length (`windows`), and each gives as many frames
-as an entire video would. Only the moment at hand is in memory, and only what it needs
-is decoded.
+A video is cut into windows of equal length or at its shots (`windows`), and each moment
+gives as many frames as an entire video would. Only the moment at hand is in memory. Of
+windows, only what they need is decoded; shots take one pass before, which decodes every
+frame and keeps none.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ import av.error
 import numpy as np
 from jaxtyping import UInt8
 
+from data_pipelines.decoding.cuts import CUTS, WINDOWS, check_cut
 from data_pipelines.decoding.frame_reader import (
     UNSTEADY,
     NotSeekableError,
@@ -41,7 +43,7 @@ from data_pipelines.decoding.video_status import (
     check_file,
     described,
 )
-from data_pipelines.decoding.windows import duration, window_edges
+from data_pipelines.decoding.windows import duration, shot_edges
 
 # A file with more damaged moments than this is given up.
 _MOST_DAMAGED = 100
@@ -49,7 +51,7 @@ _FAILURES = (NotSeekableError, av.error.FFmpegError)
 
 
 class Moment(NamedTuple):
-    """One window of a video.
+    """One window or shot of a video.
 
     Attributes:
         start: when its first frame is displayed, seconds after the video's first.
@@ -101,14 +103,16 @@ def decode_moments(
     image_size: int,
     ignore_pixel_aspect: bool = False,
     *,
+    cut: str = WINDOWS,
     max_bytes: int | None = None,
     threads: int = 1,
     progress: Callable[[], None] = no_report,
 ) -> Iterator[Moment | VideoEnd]:
     """Decodes a file moment by moment.
 
-    A video of up to 1.5 times `seconds` is one moment, whose frames are those of
-    `decode_uniform`. A damaged or truncated file gives the moments that can be read.
+    A video, or a shot, of up to 1.5 times `seconds` is one moment; of such a video the
+    frames are those of `decode_uniform`. A damaged or truncated file gives the moments
+    that can be read; shots are not looked for behind the damage.
 
     Args:
         path: the file.
@@ -116,6 +120,7 @@ def decode_moments(
         seconds: about how long a moment is.
         image_size: S, height and width, pixels.
         ignore_pixel_aspect: whether non-square pixels count as square.
+        cut: where moments begin, a name of `cuts.CUTS`.
         max_bytes: a larger file is not opened.
         threads: of the decoder.
         progress: called now and then while no moment is ready.
@@ -125,11 +130,13 @@ def decode_moments(
 
     Raises:
         ValueError: `seconds` is not a positive number.
+        UserError: videos cannot be cut so.
     """
     check_seconds(seconds)
+    check_cut(cut)
     path = Path(path)
     kept = KeptFrames(path, image_size, ignore_pixel_aspect)
-    return _Reader(path, count, seconds, kept, max_bytes, threads, progress).read()
+    return _Reader(path, count, seconds, cut, kept, max_bytes, threads, progress).read()
 
 
 class _Reader:
@@ -140,12 +147,15 @@ class _Reader:
         path: Path,
         count: int,
         seconds: float,
+        cut: str,
         kept: KeptFrames,
         max_bytes: int | None,
         threads: int,
         progress: Callable[[], None],
     ):
         self._path, self._count, self._seconds = path, count, seconds
+        load = CUTS[cut]
+        self._shots = load and load()()
         self._kept, self._max_bytes = kept, max_bytes
         self._threads, self._progress = threads, progress
         self._moments, self._duration = 0, 0.0
@@ -173,7 +183,7 @@ class _Reader:
 
     def _read(self) -> Iterator[Moment]:
         # In a long film, the packets are read for a hundredth of the time.
-        listed = read_index(self._path)
+        listed = None if self._shots else read_index(self._path)
         if listed is not None and _ends_evenly(listed):
             edges = self._cut(listed)
             if len(edges) == 2 and self._keep_uniform(listed):
@@ -182,6 +192,7 @@ class _Reader:
             self._kept.begin()
         timeline = read_timeline(self._path, partial=True)
         self._wrong = timeline.cut
+        self._find_shots(timeline)
         if not timeline.doubtful:
             edges = self._cut(timeline)
             if len(edges) > 2:
@@ -202,9 +213,26 @@ class _Reader:
         )
         return total is not None
 
+    def _find_shots(self, timeline: Timeline) -> None:
+        """Looks at every frame, as far as the file can be decoded."""
+        if self._shots is None:
+            return
+        frames = frames_in_order(
+            self._path, self._kept, timeline.packets, self._progress, self._threads
+        )
+        try:
+            with contextlib.closing(frames):
+                for number, frame, _ in frames:
+                    self._shots.add(number, frame)
+        except VideoError as error:
+            # What is damaged is said, and left out, when the moments are read.
+            if error.status != "corrupt":
+                raise
+
     def _cut(self, timeline: Timeline) -> list[int]:
         self._duration = float(duration(timeline))
-        return window_edges(timeline, self._seconds)
+        cuts = self._shots.cuts if self._shots else ()
+        return shot_edges(timeline, cuts, self._seconds)
 
     def _by_seeking(self, timeline: Timeline, edges: Sequence[int]) -> Iterator[Moment]:
         """The moments, each by decoding as little as possible.

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_pipelines.decoding.cuts import WINDOWS
 from data_pipelines.decoding.frame_store import write_frames
 from data_pipelines.decoding.frames import decode_uniform, probe
 from data_pipelines.decoding.images import encode_jpeg
@@ -110,6 +111,7 @@ class MomentsJob(NamedTuple):
         num_frames: F, frames of a moment.
         image_size: S, pixels.
         seconds: about how long a moment is.
+        cut: where moments begin, a name of `cuts.CUTS`.
         max_bytes: a larger file is not opened.
         ignore_pixel_aspect: whether non-square pixels count as square.
     """
@@ -118,6 +120,7 @@ class MomentsJob(NamedTuple):
     num_frames: int
     image_size: int
     seconds: float = MOMENT_SECONDS
+    cut: str = WINDOWS
     max_bytes: int = MAX_BYTES
     ignore_pixel_aspect: bool = False
 
@@ -129,6 +132,7 @@ class MomentsJob(NamedTuple):
             self.seconds,
             self.image_size,
             self.ignore_pixel_aspect,
+            cut=self.cut,
             max_bytes=self.max_bytes,
             threads=threads,
             progress=progress,

@@ -30,7 +30,11 @@ _ENVIRONMENT = {
     # Threads of numerical libraries would only take address space from the decoder, as
     # would a heap for each of its own.
     **dict.fromkeys(
-        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+        (
+            *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
+            "OPENCV_FOR_THREADS_NUM",
+        ),
+        "1",
     ),
     "MALLOC_ARENA_MAX": "1",
     # Frames come and go. Returned to the system in between, their pages are mapped and

@@ -22,6 +22,7 @@ from jaxtyping import UInt8
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.surroundings import usable_cores
+from data_pipelines.decoding.cuts import check_cut
 from data_pipelines.decoding.moments import Moment, VideoEnd, check_seconds
 from data_pipelines.decoding.video_job import (
     SECONDS,
@@ -133,7 +134,7 @@ class Workers:
             Those of one video come in order, those of others between them.
 
         Raises:
-            UserError: no process can be started.
+            UserError: no process can be started, or videos cannot be cut so.
             ValueError: a job's `seconds` is not a positive number.
         """
         room = threading.Semaphore(max(1, ahead))
@@ -157,6 +158,7 @@ class Workers:
         def checked() -> Iterator[MomentsJob]:
             for job in jobs:
                 check_seconds(job.seconds)
+                check_cut(job.cut)
                 yield job
 
         each = self._each(checked(), ahead, work)

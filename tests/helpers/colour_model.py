@@ -43,7 +43,7 @@ class ColourModel:
         self.read.append(Path(path).name)
         return np.stack([resize_and_crop(x, self.image_size) for x in frames])
 
-    def read_moments(self, paths, seconds, ahead):
+    def read_moments(self, paths, seconds, ahead, cut):
         for place, path in enumerate(paths):
             try:
                 moments = list(self.moments_of(path, seconds))

@@ -1,5 +1,6 @@
 """The rule by which a video is cut into moments, as it is stated."""
 
+import itertools
 from fractions import Fraction
 
 
@@ -14,3 +15,24 @@ def edges_by_definition(times, seconds):
         for edge in range(count)
     ]
     return [*sorted(set(on_display)), len(times) - 1]
+
+
+def shots_by_definition(times, cuts, seconds):
+    """Where shots of at least a second, or half a moment, begin; then the end."""
+    shortest = min(1, Fraction(seconds) / 2)
+    begins = [0]
+    for cut in cuts:
+        if times[cut] - times[begins[-1]] >= shortest:
+            begins.append(cut)
+    if len(begins) > 1 and times[-1] - times[begins[-1]] < shortest:
+        del begins[-1]
+    return [*begins, len(times) - 1]
+
+
+def edges_of_shots(times, cuts, seconds):
+    """The edges of shots, and of equal windows in long ones."""
+    edges = []
+    for begin, end in itertools.pairwise(shots_by_definition(times, cuts, seconds)):
+        shot = [time - times[begin] for time in times[begin : end + 1]]
+        edges += [begin + x for x in edges_by_definition(shot, seconds)[:-1]]
+    return [*edges, len(times) - 1]

@@ -266,7 +266,7 @@ def test_the_background_is_what_unrelated_sentences_are_answered():
 class Scenes(ColourModel):
     """A film of three moments: red, green, blue."""
 
-    def read_moments(self, paths, seconds, ahead):
+    def read_moments(self, paths, seconds, ahead, cut):
         for place, path in enumerate(paths):
             frames = self.read_video(path)
             for i in range(3):

@@ -134,7 +134,7 @@ class Partly(ColourModel):
 
     status = "truncated"
 
-    def read_moments(self, paths, seconds, ahead):
+    def read_moments(self, paths, seconds, ahead, cut):
         for place, path in enumerate(paths):
             frames = self.read_video(path)
             yield place, Moment(0.0, 8.0, frames)

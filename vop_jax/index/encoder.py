@@ -31,7 +31,7 @@ class VideoEncoder(Protocol):
         ...
 
     def read_moments(
-        self, paths: Iterable[Path], seconds: float, ahead: int, /
+        self, paths: Iterable[Path], seconds: float, ahead: int, cut: str, /
     ) -> Generator[tuple[int, "Moment | VideoEnd"], None, None]:
         """Yields the moments of many files, and the end of each.
 

@@ -6,6 +6,7 @@ import datetime
 
 from data_pipelines.console.arguments import local_path, place, store_path
 from data_pipelines.console.ranges import Range, number
+from data_pipelines.decoding.cuts import CUTS
 from vop_jax.index.moment_names import moment_of
 
 # The most that a list is read for; also a bound on the memory of one query.
@@ -73,6 +74,12 @@ def add_index_flags(index: argparse.ArgumentParser) -> None:
         "--moment_seconds",
         type=number(float, Range(0, 1e9, above=True)),
         help="length of a moment (default: as before, or 8)",
+    )
+    index.add_argument(
+        "--cut",
+        choices=list(CUTS),
+        help="where moments begin: windows of equal length, or shots, which needs "
+        "pip install 'vop-jax[shots]' (default: as before, or windows)",
     )
     index.add_argument(
         "--shard",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.console.errors import UserError
+from data_pipelines.decoding.cuts import WINDOWS
 from vop_jax.index.encoder import VideoEncoder
 from vop_jax.index.tables import FORMAT
 
@@ -24,6 +25,7 @@ class Meta:
         dtype: the compute dtype.
         embedding: E.
         moment_seconds: length of a moment, seconds.
+        cut: where moments begin, a name of `cuts.CUTS`.
         checkpoint: where the model was loaded from; may change.
         videos: the folder of videos, as it was last updated from; may change.
     """
@@ -33,6 +35,7 @@ class Meta:
     dtype: str
     embedding: int
     moment_seconds: float
+    cut: str = WINDOWS
     checkpoint: str = ""
     videos: str = ""
 
@@ -47,7 +50,7 @@ class Meta:
     @property
     def identity(self) -> dict[str, Any]:
         """What every row must have been computed with."""
-        return {
+        identity = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,
             "num_frames": self.num_frames,
@@ -55,6 +58,8 @@ class Meta:
             "embedding": self.embedding,
             "moment_seconds": self.moment_seconds,
         }
+        # Indexes from before there was a choice do not name it.
+        return identity if self.cut == WINDOWS else identity | {"cut": self.cut}
 
     @property
     def place(self) -> dict[str, str]:
@@ -86,13 +91,18 @@ class Meta:
             )
 
     def check_same(
-        self, root: Path, moment_seconds: float | None, place: object
+        self,
+        root: Path,
+        moment_seconds: float | None,
+        cut: str | None,
+        place: object,
     ) -> None:
-        """Checks that an update is of the same folder and length of moments.
+        """Checks that an update is of the same folder and kind of moments.
 
         Args:
             root: the folder.
             moment_seconds: None for that of the index.
+            cut: likewise.
             place: the index, for the message.
 
         Raises:
@@ -102,6 +112,11 @@ class Meta:
             raise UserError(
                 f"{place} has moments of {self.moment_seconds:g} seconds; pass "
                 f"--moment_seconds={self.moment_seconds:g}, or index with --rebuild"
+            )
+        if cut not in (None, self.cut):
+            raise UserError(
+                f"{place} is cut into {self.cut}; pass --cut={self.cut}, or index with "
+                "--rebuild"
             )
         # A moved folder keeps its index; an update from another folder would empty it.
         before = Path(self.videos)

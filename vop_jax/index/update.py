@@ -236,7 +236,8 @@ class Updater:
                 yield self._root / file.path
 
         batch: list[tuple[_Film, Moment]] = []
-        reading = self._model.read_moments(paths(), self._meta.moment_seconds, BATCH)
+        seconds, cut = self._meta.moment_seconds, self._meta.cut
+        reading = self._model.read_moments(paths(), seconds, BATCH, cut)
         with contextlib.closing(reading):
             for place, answer in reading:
                 film = self._open.setdefault(place, _Film(*started[place]))

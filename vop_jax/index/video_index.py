@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
+from data_pipelines.decoding.cuts import WINDOWS, check_cut
 from vop_jax.index.answers import Filters, Found, Query
 from vop_jax.index.background import Background
 from vop_jax.index.contents import is_unchanged
@@ -58,10 +59,13 @@ class VideoIndex:
     Args:
         place: an absolute local path, or the URI of an object store.
         videos: where the folder of videos is now; by default where it was.
+        cut: where the moments of an update begin; by default as before.
     """
 
-    def __init__(self, place: Path | str, videos: PathLike | None = None):
-        self._source, self._videos = Source(place), videos
+    def __init__(
+        self, place: Path | str, videos: PathLike | None = None, cut: str | None = None
+    ):
+        self._source, self._videos, self._cut = Source(place), videos, cut
 
     @classmethod
     @contextlib.contextmanager
@@ -95,18 +99,24 @@ class VideoIndex:
 
     @classmethod
     @contextlib.contextmanager
-    def create(cls, path: PathLike) -> Iterator["VideoIndex"]:
+    def create(
+        cls, path: PathLike, *, cut: str | None = None
+    ) -> Iterator["VideoIndex"]:
         """Opens an index for updating; creates it if it is missing.
 
         Any number of processes may update an index at once.
 
         Args:
             path: a local folder, or a URI such as `gs://bucket/videos.index`.
+            cut: where moments begin, `windows` of equal length or `shots`; by default
+                as before, or windows.
 
         Raises:
-            UserError: it is something else, or cannot be written.
+            UserError: it is something else or cannot be written, or `cut` cannot be.
         """
-        index = cls(place_of(path))
+        if cut is not None:
+            check_cut(cut)
+        index = cls(place_of(path), cut=cut)
         with contextlib.closing(index._source):
             # Found out now: whether it is an index at all.
             _ = index._source.store
@@ -179,7 +189,8 @@ class VideoIndex:
         root = existing_folder(videos)
         if not self.is_empty and not rebuild:
             self.check_model(model)
-            self.meta.check_same(root, moment_seconds, self.path)
+            self.meta.check_same(root, moment_seconds, self._cut, self.path)
+            check_cut(self.meta.cut)
         listing = list_videos(root)
         if not listing.videos:
             raise UserError(f"{root} holds no video; use another --videos")
@@ -236,13 +247,14 @@ class VideoIndex:
                 dtype=model.dtype,
                 embedding=size,
                 moment_seconds=moment_seconds or MOMENT_SECONDS,
+                cut=self._cut or WINDOWS,
             )
             store.begin(size)
             store.record("identity", meta.identity)
             # Of processes that begin an index at once, the first one says what it is.
             source.take(store.records())
             self.check_model(model)
-            self.meta.check_same(root, moment_seconds, self.path)
+            self.meta.check_same(root, moment_seconds, self._cut, self.path)
         place = {"checkpoint": checkpoint, "videos": str(root)}
         if self.meta.place != place:
             source.meta = dataclasses.replace(self.meta, **place)

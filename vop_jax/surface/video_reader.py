@@ -137,23 +137,29 @@ def read_each(
 
 
 def moments_of(
-    paths: Iterable[str], num_frames: int, image_size: int, seconds: float, ahead: int
+    paths: Iterable[str],
+    num_frames: int,
+    image_size: int,
+    seconds: float,
+    ahead: int,
+    cut: str,
 ) -> Generator[tuple[int, Moment | VideoEnd], None, None]:
-    """Windows of many files; see `data_pipelines.decoding.moments`.
+    """Moments of many files; see `data_pipelines.decoding.moments`.
 
     Args:
         paths: of the files, read as far as needed.
-        num_frames: F, of each window.
+        num_frames: F, of each moment.
         image_size: S, height and width in pixels.
-        seconds: length of a window.
-        ahead: how many windows are decoded before they are consumed; a few more per
+        seconds: about how long a moment is.
+        ahead: how many moments are decoded before they are consumed; a few more per
             process are in progress.
+        cut: where moments begin.
 
     Yields:
-        The index of the path from 0, and a window, or the end of its file.
+        The index of the path from 0, and a moment, or the end of its file.
     """
     workers = shared_workers()
-    jobs = (MomentsJob(path, num_frames, image_size, seconds) for path in paths)
+    jobs = (MomentsJob(path, num_frames, image_size, seconds, cut) for path in paths)
     ahead += 2 * workers.count
     with contextlib.closing(workers.decode_moments(jobs, ahead)) as answers:
         for place, _, answer in answers:

@@ -30,6 +30,7 @@ class Moment:
     colour: tuple
     duration: float = 10.0
     copies: tuple = ()
+    best: float = 0.0
 
 
 class MomentIndex:
@@ -77,6 +78,7 @@ class MomentIndex:
             Hit(
                 *(rank, x.video, x.start, x.end, value, 1.0, value < self.weak_below),
                 *((self.root / x.video).exists(), x.duration, x.copies, f"m{i}"),
+                x.best or (x.start + x.end) / 2,
             )
             for rank, (value, i, x) in enumerate(itertools.islice(scored, top), 1)
         ]

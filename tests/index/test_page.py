@@ -23,7 +23,9 @@ def index(tmp_path):
 def hit(**named):
     values = dict(zip(Hit._fields, (1, HOSTILE, 3.0, 70.0, 0.5), strict=False))
     values |= {"stands_out": 1.0, "weak": False, "exists": True, "duration": 90.0}
-    return Hit(**(values | {"copies": ("a\x1b.mp4",), "moment": "m0"} | named))
+    return Hit(
+        **(values | {"copies": ("a\x1b.mp4",), "moment": "m0", "best": 7.0} | named)
+    )
 
 
 def test_the_file_needs_no_server(index):

@@ -366,6 +366,7 @@ def test_all_vectors_are_written(call, loaded, made, tmp_path):
         ("query --index=i", "there is no query; pass a text, --image=FILE, or --like"),
         ("query --index=i --like=x", "x is not VIDEO@SECONDS, such as a/film.mp4@12.5"),
         ("query --index=i --since=x y", "x is not a date; write it as 2026-01-31"),
+        ("query --index=i --until=9999-12-31 y", "9999-12-31 is not a date; write it"),
         ("query --index=i --min_seconds=-1 y", "--min_seconds: '-1' is out of range"),
         (
             "query --index=i --image={root}/README.md",

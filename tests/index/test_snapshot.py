@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from colour_model import ColourModel
 
-from vop_jax.index import snapshot, view
+from vop_jax.index import snapshot, upkeep, view
 from vop_jax.index.store import Store
 from vop_jax.index.tables import new_id
 
@@ -63,6 +63,31 @@ def test_a_copy_is_of_the_version_before_it_was_read(folder, monkeypatch):
     (folder.videos / "red1.mp4").rename(folder.videos / "moved.mp4")
     folder.update()
     assert "other.mp4" in folder.found()
+
+
+def test_what_is_stored_while_an_update_ends_is_not_missed(folder, monkeypatch):
+    """The index is read once, before its own last record."""
+    folder.update()
+    store = Store(folder.index)
+    (row,) = [x for x in store.videos()[0] if x.path == "red0.mp4"]
+    real, read = upkeep.measure, []
+
+    def meanwhile(*given):
+        store.append([], [row._replace(id=new_id(), path="other.mp4")])
+        return real(*given)
+
+    monkeypatch.setattr(upkeep, "measure", meanwhile)
+    monkeypatch.setattr(
+        upkeep, "read_view", lambda *given: read.append(1) or view.read_view(*given)
+    )
+    (folder.videos / "red1.mp4").rename(folder.videos / "moved.mp4")
+    folder.update()
+    assert read == [1]
+    assert snapshot.read(folder.index) is None
+    assert "other.mp4" in folder.found()
+    monkeypatch.undo()
+    folder.update()
+    assert snapshot.read(folder.index) is not None
 
 
 @pytest.mark.parametrize("kind", ["cut", "flipped", "text", "gone", "folder"])

@@ -56,7 +56,9 @@ class Hit(NamedTuple):
         exists: whether the file is there now.
         duration: of the video, seconds.
         copies: other videos of the same content.
-        moment: id of its best moment, for `thumbnail` and more of its kind.
+        moment: id of its best moment, for `thumbnail`.
+        best: the middle of its best moment, seconds, to play from and for more of its
+            kind.
     """
 
     rank: int
@@ -70,6 +72,7 @@ class Hit(NamedTuple):
     duration: float
     copies: tuple[str, ...]
     moment: str
+    best: float
 
 
 class Answer(NamedTuple):

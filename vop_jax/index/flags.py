@@ -1,12 +1,13 @@
 """The flags of indexing and searching, and what their values must be."""
 
 import argparse
-import contextlib
 import datetime
+from collections.abc import Callable
 
 from data_pipelines.console.arguments import local_path, place, store_path
 from data_pipelines.console.ranges import Range, number
 from data_pipelines.decoding.cuts import CUTS
+from vop_jax.index.days import day_begins, day_ends
 from vop_jax.index.moment_names import moment_of
 
 # The most that a list is read for; also a bound on the memory of one query.
@@ -33,27 +34,36 @@ def _moment(argument: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _day(argument: str, days: int = 0) -> float:
+def _time(argument: str, of_day: Callable[[datetime.date], float]) -> float:
     """A time, as POSIX seconds of this machine's time zone.
 
     Args:
-        argument: a date, which is its first moment, or a date and a time.
-        days: that are added to a date, so that 1 gives its last moment.
+        argument: a date, or a date and a time.
+        of_day: the moment that is meant by a date.
     """
     try:
         time = datetime.datetime.fromisoformat(argument)
-        with contextlib.suppress(ValueError):
-            datetime.date.fromisoformat(argument)
-            time += datetime.timedelta(days=days)
-        return time.timestamp()
+        return of_day(time.date()) if _is_date(argument) else time.timestamp()
     except (ValueError, OverflowError, OSError):
         raise argparse.ArgumentTypeError(
             f"{argument[:80]} is not a date; write it as 2026-01-31 or 2026-01-31T12:00"
         ) from None
 
 
-def _last_day(argument: str) -> float:
-    return _day(argument, days=1)
+def _is_date(text: str) -> bool:
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _since(argument: str) -> float:
+    return _time(argument, day_begins)
+
+
+def _until(argument: str) -> float:
+    return _time(argument, day_ends)
 
 
 def add_index_flags(index: argparse.ArgumentParser) -> None:
@@ -143,11 +153,11 @@ def add_query_flags(query: argparse.ArgumentParser) -> None:
         help="longest duration (default: any)",
     )
     query.add_argument(
-        "--since", type=_day, help="earliest time of change (default: any)"
+        "--since", type=_since, help="earliest time of change (default: any)"
     )
     query.add_argument(
         "--until",
-        type=_last_day,
+        type=_until,
         help="latest time of change; of a date, all of that day (default: any)",
     )
     query.add_argument(

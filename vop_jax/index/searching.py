@@ -202,4 +202,5 @@ def _hit(
         duration=row.duration,
         copies=tuple(copy.path for copy in copies),
         moment=view.id_of(found.best),
+        best=float(view.starts[found.best] + view.ends[found.best]) / 2,
     )

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,26 @@ from vop_jax.index.tables import VideoRow
 from vop_jax.index.view import View, in_memory
 
 _NAME = "snapshot.npz"
-_FOLDERS = ("moments.lance", "videos.lance", "meta.lance")
+# The tables that a view is read from, and all.
+ROWS = ("moments.lance", "videos.lance")
+_ALL = (*ROWS, "meta.lance")
 _ARRAYS = ("first", "numbers", "starts", "ends")
 
 
-def stamp(place: Path | str) -> str:
-    """Identifies the versions of all tables; empty in an object store.
+def stamp(place: Path | str, folders: Sequence[str] = _ALL) -> str:
+    """Identifies the versions of tables; empty in an object store.
 
     LanceDB writes a file for each version of a table, and never changes one.
+
+    Args:
+        place: of the index.
+        folders: of the tables; by default all.
     """
     if not isinstance(place, Path):
         return ""
     found = hashlib.blake2b(digest_size=16)
     try:
-        for folder in _FOLDERS:
+        for folder in folders:
             with os.scandir(place / folder / "_versions") as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     about = entry.stat()

@@ -60,14 +60,18 @@ def keep_up(store: Store, meta: Meta, model: VideoEncoder) -> Kept:
         approximate.refresh(store)
     except UserError as error:
         warn(f"{error}; the index is complete but not tidied")
+    # Before the view is read, so that what others store meanwhile is missed by neither.
+    rows = snapshot.stamp(store.place, snapshot.ROWS)
     view = read_view(store, meta.embedding, meta.digest)
     background = measure(model.encode_texts(list(SENTENCES)), blocks_of(view))
     if background:
         store.record("background", background.record())
-    # Before the view is read, so that what others store meanwhile is missed by neither.
     made = snapshot.stamp(store.place)
-    view = read_view(store, meta.embedding, meta.digest)
-    snapshot.write(store.place, made, store.records(), view)
+    records = store.records()
+    # Otherwise the view is not of the tables that the stamp is of; whoever has stored
+    # something since writes a copy of his own.
+    if snapshot.stamp(store.place, snapshot.ROWS) == rows:
+        snapshot.write(store.place, made, records, view)
     recall = approximate.recall(store, view) if view.vectors is None else None
     return Kept(view.rows, background, recall)
 

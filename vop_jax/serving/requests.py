@@ -3,6 +3,7 @@
 import datetime
 import os
 import urllib.parse
+from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Request
@@ -11,6 +12,7 @@ from pydantic import BeforeValidator, Field
 from starlette.exceptions import HTTPException
 
 from vop_jax.index.answers import Filters, Query
+from vop_jax.index.days import day_begins, day_ends
 from vop_jax.index.moment_names import moment_of
 from vop_jax.serving.previews import LONGEST as LONGEST_CLIP
 
@@ -91,30 +93,47 @@ def asked(
         folder=folder.strip("/"),
         min_seconds=min_seconds,
         max_seconds=max_seconds,
-        since=_midnight(since),
+        since=_moment_of(day_begins, since),
         # The whole of the last day.
-        until=_midnight(until, days=1),
+        until=_moment_of(day_ends, until),
     )
     return Asked(queries, filters, top, per_video or 1, fields)
 
 
-def _midnight(date: datetime.date | None, days: int = 0) -> float | None:
+def _moment_of(
+    of_day: Callable[[datetime.date], float], date: datetime.date | None
+) -> float | None:
     if date is None:
         return None
     try:
-        start = datetime.datetime.combine(date, datetime.time())
-        return (start + datetime.timedelta(days=days)).timestamp()
-    # The first and the last days of the calendar.
-    except (OverflowError, ValueError):
+        return of_day(date)
+    # Before the first day of the calendar, or behind the last, nothing is left out.
+    except ValueError:
         return None
 
 
 class Stretch(NamedTuple):
-    """A stretch of a video: its relative path, and seconds."""
+    """A stretch of a video.
+
+    Attributes:
+        video: its path relative to the folder.
+        start: seconds.
+        end: seconds.
+        best: the time in it that answers best; None if that is not known.
+    """
 
     video: str
     start: float
     end: float
+    best: float | None = None
+
+    def around_best(self) -> "Stretch":
+        """The part of it that a preview shows: all, or as much around the best time."""
+        start = self.start
+        if self.best is not None:
+            start = min(self.best - LONGEST_CLIP / 2, self.end - LONGEST_CLIP)
+        start = max(start, self.start)
+        return Stretch(self.video, start, min(self.end, start + LONGEST_CLIP))
 
 
 def video_path(
@@ -138,12 +157,20 @@ def stretch(
         _IF_GIVEN,
         Parameter(description="seconds; by default 30 after the start"),
     ] = None,
+    best: Annotated[
+        Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)] | None,
+        _IF_GIVEN,
+        Parameter(
+            description="seconds; of a longer stretch, the time to show 30 seconds "
+            "around (default: its start)"
+        ),
+    ] = None,
 ) -> Stretch:
     """Reads a stretch from a request; used by FastAPI."""
     if end is None:
         end = start + LONGEST_CLIP
     # A stretch of no length would have no frame.
-    return Stretch(video, start, max(end, start + 0.5))
+    return Stretch(video, start, max(end, start + 0.5), best)
 
 
 def in_bytes(request: Request, name: str) -> str:

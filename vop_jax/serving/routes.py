@@ -16,7 +16,7 @@ from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
 from vop_jax.index.page import stretch_times
 from vop_jax.pages.render import TEMPLATES, render
-from vop_jax.serving.previews import LONGEST, PreviewError
+from vop_jax.serving.previews import PreviewError
 from vop_jax.serving.requests import Asked, Stretch, address, asked, stretch, video_path
 from vop_jax.serving.service import Service
 from vop_jax.serving.slots import BusyError
@@ -63,33 +63,33 @@ def _add_clips(app: FastAPI, service: Service) -> None:
     @app.get("/play", include_in_schema=False)
     async def play(what: Annotated[Stretch, Depends(stretch)]) -> Any:
         values: dict[str, Any] = {"problem": "", "source": "", "is_preview": False}
-        status, end = 200, what.end
+        status, shown = 200, what.around_best()
         try:
-            clip = await service.clip(what)
+            clip = await service.clip(shown)
             values["is_preview"] = clip.is_preview
             if clip.is_preview:
-                source = address("/preview", **what._asdict())
-                end = min(end, what.start + LONGEST)
+                source = address("/preview", **shown._asdict())
             else:
                 # A media fragment (W3C): where a player begins and pauses.
+                shown = shown._replace(end=what.end)
                 source = address("/file", video=what.video)
-                source += f"#t={what.start:.3f},{what.end:.3f}"
+                source += f"#t={shown.start:.3f},{shown.end:.3f}"
             values["source"] = source
         except PreviewError as error:
             status, values["problem"] = 422, printable(str(error))
-        shown = render(
+        page = render(
             "play.html",
             video=printable(what.video),
-            time=stretch_times(what.start, end),
+            time=stretch_times(shown.start, shown.end),
             file=address("/file", video=what.video),
             **values,
         )
-        return HTMLResponse(shown, status, headers=_FRESH)
+        return HTMLResponse(page, status, headers=_FRESH)
 
     @app.head("/preview", include_in_schema=False)
     @app.get("/preview", summary="A stretch of a video as mp4, at most 30 seconds")
     async def preview(what: Annotated[Stretch, Depends(stretch)]) -> FileResponse:
-        clip = await service.clip(what)
+        clip = await service.clip(what.around_best())
         return _file(clip.path, clip.media_type)
 
     @app.head("/file", include_in_schema=False)

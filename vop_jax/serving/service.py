@@ -16,7 +16,7 @@ from vop_jax.index.encoder import VideoEncoder
 from vop_jax.index.moment_names import name_of
 from vop_jax.index.page import Form, search_page
 from vop_jax.index.video_index import VideoIndex
-from vop_jax.serving.previews import Clip, Previews
+from vop_jax.serving.previews import LONGEST, Clip, Previews
 from vop_jax.serving.requests import Asked, Stretch, address
 from vop_jax.serving.slots import Slots
 
@@ -168,11 +168,15 @@ class _Links:
         self._kept = {x: y for x, y in what.fields.items() if x not in ("q", "like")}
 
     def play(self, hit: Hit) -> str:
-        return address("/play", video=hit.video, start=hit.start, end=hit.end)
+        # Of a short stretch everything is shown.
+        best = hit.best if hit.end - hit.start > LONGEST else None
+        return address(
+            "/play", video=hit.video, start=hit.start, end=hit.end, best=best
+        )
 
     def like(self, hit: Hit) -> str:
-        middle = name_of(hit.video, (hit.start + hit.end) / 2)
-        return address("/", like=middle, **self._kept)
+        best = name_of(hit.video, hit.best)
+        return address("/", like=best, **self._kept)
 
     def thumbnail(self, hit: Hit) -> str:
         return address("/thumbnail", moment=hit.moment)

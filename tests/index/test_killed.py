@@ -237,7 +237,9 @@ def test_an_object_store_that_does_not_answer_is_one_line(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")
     began = time.monotonic()
     with (
-        pytest.raises(UserError, match="s3://bucket/index cannot be used") as caught,
+        pytest.raises(
+            UserError, match="s3://bucket/index: its server does not answer"
+        ) as caught,
         VideoIndex.open("s3://bucket/index"),
     ):
         pass

@@ -12,7 +12,7 @@ import re
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
 from vop_jax.index.location import check_kind, storage_options
+from vop_jax.index.store_errors import reading
 from vop_jax.index.tables import (
     FORMAT,
     MomentRow,
@@ -30,7 +31,6 @@ from vop_jax.index.tables import (
     videos_schema,
     videos_table,
 )
-from vop_jax.runtime.files import is_full
 
 # LanceDB's name of an index of the column `vector`.
 GRAPH = "vector_idx"
@@ -42,11 +42,8 @@ _CONFLICT = re.compile(
 _TRIES = 30
 # Seconds after which another look at an object store's versions is worth its time.
 _REMOTE_LOOK = 5.0
-_LONGEST = 300
 # Bytes that a commit takes beside its rows, and how much larger rows may be on disk.
 _ROOM, _MORE = 4 << 20, 1.25
-# Where LanceDB's errors say they come from in its own code.
-_SOURCE = re.compile(r",? ?/\S+\.rs:\d+(:\d+)?")
 
 
 class Store:
@@ -286,38 +283,6 @@ class Store:
                         raise
                     time.sleep(random.uniform(0, min(2.0, 0.02 * 2**attempt)))
         raise AssertionError("unreachable")
-
-
-@contextlib.contextmanager
-def reading(place: Path | str) -> Iterator[None]:
-    """Turns an error of a store into one line.
-
-    Args:
-        place: of the store.
-    """
-    try:
-        yield
-    except (UserError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    # LanceDB raises `RuntimeError`, `OSError` or `ValueError`, and a Rust panic, which
-    # is no `Exception`.
-    except BaseException as error:
-        if not isinstance(error, Exception) and "Panic" not in type(error).__name__:
-            raise
-        raise UserError(_line(place, error)) from error
-
-
-def _line(place: Path | str, error: BaseException) -> str:
-    if is_full(error):
-        return f"{place} cannot grow, the disk is full; what is done is kept"
-    reason = " ".join(_SOURCE.sub("", str(error)).split())[:_LONGEST]
-    reason = printable(reason) or type(error).__name__
-    if isinstance(error, PermissionError) or "ermission denied" in reason:
-        return f"{place} cannot be written or read (permission denied)"
-    return (
-        f"{place} cannot be used ({reason}); if it is damaged, delete it and index "
-        "again"
-    )
 
 
 def _bytes_of(table: Any) -> int:

@@ -30,7 +30,7 @@ from vop_jax.index.meta import MOMENT_SECONDS, Meta
 from vop_jax.index.searching import answers, check_queries, embedded
 from vop_jax.index.shards import Shard
 from vop_jax.index.source import Source
-from vop_jax.index.store import reading
+from vop_jax.index.store_errors import reading
 from vop_jax.index.tables import VideoRow, after
 from vop_jax.index.update import Plan, Summary, Updater, faulty
 from vop_jax.index.upkeep import keep_up, whole_sets

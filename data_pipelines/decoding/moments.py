@@ -37,6 +37,7 @@ from data_pipelines.decoding.header_index import read_index
 from data_pipelines.decoding.kept_frames import KeptFrames
 from data_pipelines.decoding.packets import Timeline, read_timeline, step_of
 from data_pipelines.decoding.sampling import uniform_indices
+from data_pipelines.decoding.shot_pass import look_at_all
 from data_pipelines.decoding.video_status import (
     OF_THE_MOMENT,
     VideoError,
@@ -112,7 +113,7 @@ def decode_moments(
 
     A video, or a shot, of up to 1.5 times `seconds` is one moment; of such a video the
     frames are those of `decode_uniform`. A damaged or truncated file gives the moments
-    that can be read; shots are not looked for behind the damage.
+    that can be read.
 
     Args:
         path: the file.
@@ -192,7 +193,11 @@ class _Reader:
             self._kept.begin()
         timeline = read_timeline(self._path, partial=True)
         self._wrong = timeline.cut
-        self._find_shots(timeline)
+        if self._shots:
+            look_at_all(
+                *(self._shots, self._path, timeline, self._kept),
+                *(self._threads, self._progress),
+            )
         if not timeline.doubtful:
             edges = self._cut(timeline)
             if len(edges) > 2:
@@ -213,25 +218,9 @@ class _Reader:
         )
         return total is not None
 
-    def _find_shots(self, timeline: Timeline) -> None:
-        """Looks at every frame, as far as the file can be decoded."""
-        if self._shots is None:
-            return
-        frames = frames_in_order(
-            self._path, self._kept, timeline.packets, self._progress, self._threads
-        )
-        try:
-            with contextlib.closing(frames):
-                for number, frame, _ in frames:
-                    self._shots.add(number, frame)
-        except VideoError as error:
-            # What is damaged is said, and left out, when the moments are read.
-            if error.status != "corrupt":
-                raise
-
     def _cut(self, timeline: Timeline) -> list[int]:
         self._duration = float(duration(timeline))
-        cuts = self._shots.cuts if self._shots else ()
+        cuts = self._shots.cuts() if self._shots else ()
         return shot_edges(timeline, cuts, self._seconds)
 
     def _by_seeking(self, timeline: Timeline, edges: Sequence[int]) -> Iterator[Moment]:

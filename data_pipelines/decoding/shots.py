@@ -17,24 +17,19 @@ _RATE = 25.0
 
 
 class ShotDetector:
-    """Looks at every frame of a video, in order; holds the last one and five scores.
-
-    Attributes:
-        cuts: the numbers of the frames that shots begin with, but for the first;
-            ascending. A cut is known two frames later.
-    """
+    """Looks at the frames of a video, in order; holds the last one and five scores."""
 
     def __init__(self):
         # Shots of any length, since `windows.shot_edges` joins short ones by time.
         self._detector = AdaptiveDetector(min_scene_len=0)
         self._size = (0, 0)
-        self.cuts: list[int] = []
+        self._cuts: set[int] = set()
 
     def add(self, number: int, frame: av.VideoFrame) -> None:
         """Looks at a frame.
 
         Args:
-            number: of the frame; one more than that of the frame before.
+            number: of the frame; more than that of the frame before.
             frame: as decoded; of whatever size.
         """
         if not any(self._size):
@@ -45,4 +40,15 @@ class ShotDetector:
         small = frame.reformat(*self._size, "bgr24", interpolation=Interpolation.AREA)
         time = FrameTimecode(number, fps=_RATE)
         for cut in self._detector.process_frame(time, small.to_ndarray()):
-            self.cuts.append(cut.frame_num)
+            self._cuts.add(cut.frame_num)
+
+    def cut_at(self, number: int) -> None:
+        """Makes a shot begin with a frame, whatever is seen."""
+        self._cuts.add(number)
+
+    def cuts(self) -> list[int]:
+        """The numbers of the frames that shots begin with, ascending.
+
+        A cut is known two frames later.
+        """
+        return sorted(self._cuts)

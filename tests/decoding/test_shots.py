@@ -12,7 +12,7 @@ from moment_rule import edges_of_shots
 from written_films import write, write_frames, write_shots
 
 from data_pipelines.console.errors import UserError
-from data_pipelines.decoding import cuts, moments, shots
+from data_pipelines.decoding import cuts, moments, shot_pass, shots
 from data_pipelines.decoding.frame_reader import KeptFrames
 from data_pipelines.decoding.images import resize_and_crop
 from data_pipelines.decoding.moments import VideoEnd, decode_moments
@@ -122,21 +122,84 @@ def test_a_truncated_film_gives_the_shots_that_are_there(tmp_path):
     assert read(path)[1].status in ("truncated", "unreadable", "no_video")
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.avi"])
-def test_damage_costs_the_moments_that_it_hits(tmp_path, name):
-    path = write_shots(tmp_path / name, [50] * 6, gop=25)
-    whole, _ = read(path)
+def damaged(path, *places, behind=0.0):
+    """A film some of whose packets, by their order in the file, end in zeros."""
     with av.open(str(path)) as container:
-        packet = bytes([x for x in container.demux(video=0) if x.size][160])
-    content = path.read_bytes()
-    assert content.count(packet) == 1
-    path.write_bytes(content.replace(packet, bytes(len(packet))))
+        packets = [(x.pos, x.size) for x in container.demux(video=0) if x.size]
+    content = bytearray(path.read_bytes())
+    for position, size in (packets[place] for place in places):
+        begin = position + int(behind * size)
+        content[begin : position + size] = bytes(position + size - begin)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("places", [(60,), (50,), (60, 130), (75, 100, 125), (212,)])
+def test_damage_costs_the_moments_that_it_hits(tmp_path, places, monkeypatch):
+    """Shots of 50 frames, and a keyframe in 25."""
+    # More of them than one call asks for.
+    monkeypatch.setattr(shot_pass, "_AT_ONCE", 60)
+    path = write_shots(tmp_path / "a.mp4", [50] * 6, gop=25, bframes=0)
+    whole, _ = read(path)
+    assert len(whole) == 6
+    found, end = read(damaged(path, *places))
+    assert (end.status, "is damaged" in end.message) == ("corrupt", True)
+    by_start = {moment.start: moment for moment in found}
+    hit = {place // 50 for place in places}
+    for moment in (x for i, x in enumerate(whole) if i not in hit):
+        same = by_start[moment.start]
+        assert same.end == moment.end
+        np.testing.assert_array_equal(same.frames, moment.frames)
+    # Of a shot that is damaged in its first half alone, the other is a moment.
+    if len(places) == 1:
+        assert places[0] // 25 + 1 in by_start
+
+
+def test_damaged_keyframes_are_passed_by(tmp_path, monkeypatch):
+    """Each is tried once, and none of them again."""
+    path = write_shots(tmp_path / "a.mp4", [50] * 6, gop=25, bframes=0)
+    whole, _ = read(path)
+    calls = []
+    real = shot_pass.frames_at
+
+    def spy(path, timeline, wanted, *rest, **named):
+        calls.append(wanted[0])
+        return real(path, timeline, wanted, *rest, **named)
+
+    monkeypatch.setattr(shot_pass, "frames_at", spy)
+    found, end = read(damaged(path, 75, 100, 125, behind=0.4))
+    assert end.status == "corrupt"
+    assert calls == [75, 100, 125, 150]
+    by_start = {moment.start: moment for moment in found}
+    for moment in (whole[0], *whole[3:]):
+        same = by_start[moment.start]
+        assert same.end == moment.end
+        np.testing.assert_array_equal(same.frames, moment.frames)
+
+
+def test_a_film_that_is_damaged_all_along_is_given_up(tmp_path, monkeypatch):
+    path = write_shots(tmp_path / "a.mp4", [50] * 6, gop=25, bframes=0)
+    damaged(path, *range(60, 300, 25))
+    calls = []
+    real = shot_pass.frames_at
+
+    def spy(*given, **named):
+        calls.append(given)
+        return real(*given, **named)
+
+    monkeypatch.setattr(shot_pass, "frames_at", spy)
+    monkeypatch.setattr(shot_pass, "_MOST_DAMAGED", 3)
+    found, end = read(path)
+    assert len(calls) == 3
+    assert (end.status, found[0].start) == ("corrupt", 0)
+
+
+def test_damage_where_only_a_full_decode_tells(tmp_path):
+    """What is behind it cannot be read, neither for shots nor for windows."""
+    path = damaged(write_shots(tmp_path / "a.avi", [50] * 6, gop=25), 160)
     found, end = read(path)
     assert (end.status, "is damaged" in end.message) == ("corrupt", True)
-    # Before it the shots are the same; the last may have a few frames more.
-    assert [x[:2] for x in found[:2]] == [x[:2] for x in whole[:2]]
-    for moment, before in zip(found[:2], whole[:2], strict=True):
-        np.testing.assert_array_equal(moment.frames, before.frames)
+    assert [x[:2] for x in found[:2]] == [(0, 2), (2, 4)]
 
 
 def test_what_gives_no_moments_has_a_status(tmp_path):

@@ -227,6 +227,12 @@ def test_an_index_in_an_object_store(tmp_path, bucket):
         VideoIndex.open("s3://bucket/none"),
     ):
         pass
+    for use in (VideoIndex.open, VideoIndex.create):
+        with (
+            pytest.raises(UserError, match="//wrong/index: there is no such bucket"),
+            use("s3://wrong/index"),
+        ):
+            pass
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ an appearance ("a red circle on a black background"). Compared are:
 
 * `moments`: the share of queries whose first hit shows a scene with that appearance for
   at least half of its time;
+* `shots`: the same, the films cut where their scenes change (`--cut=shots`);
 * `one vector`: one embedding a film, the film found counts if any of its scenes has the
   appearance, which by chance is often so;
 * `ceiling`: every scene a file of its own, so no window cuts it.
@@ -28,7 +29,7 @@ from benchmarks.report import machine
 from data_pipelines.console.arguments import Parser
 from data_pipelines.console.errors import command
 from data_pipelines.console.ranges import Range, number
-from data_pipelines.console.terminal import progress, quiet_libraries, table
+from data_pipelines.console.terminal import progress, quiet_libraries, say, table
 from data_pipelines.datasets.demo.annotations import VIDEO_SIZE
 from data_pipelines.datasets.demo.clip import ClipSpec, film, render_clip
 from data_pipelines.datasets.demo.drawing import COLOURS
@@ -156,9 +157,11 @@ def measure(checkpoint: str, films: int, queries: int, work: Path) -> dict[str, 
     rng = np.random.default_rng(1)
     looks = [every[i] for i in rng.permutation(len(every))[:queries]]
 
-    def first_hits(videos: Path, seconds: float, name: str) -> list[Any]:
+    def first_hits(
+        videos: Path, seconds: float, name: str, cut: str = "windows"
+    ) -> list[Any]:
         began = time.perf_counter()
-        with VideoIndex.create(work / name) as index:
+        with VideoIndex.create(work / name, cut=cut) as index:
             summary = index.update(model, videos, checkpoint, moment_seconds=seconds)
             found = index.search(model, [look.query() for look in looks], top=1)
         figures[f"{name}_index_seconds"] = round(time.perf_counter() - began, 1)
@@ -166,12 +169,13 @@ def measure(checkpoint: str, films: int, queries: int, work: Path) -> dict[str, 
         return [answer.hits[0] for answer in found.answers]
 
     figures: dict[str, Any] = {"films": films, "queries": len(looks)}
-    hits = first_hits(folder, 8.0, "moments")
-    right = [
-        is_right(look, shown[hit.video], hit.start, hit.end)
-        for look, hit in zip(looks, hits, strict=True)
-    ]
-    figures["moments_right_percent"] = 100 * float(np.mean(right))
+    for name, cut in (("moments", "windows"), ("shots", "shots")):
+        hits = first_hits(folder, 8.0, name, cut)
+        right = [
+            is_right(look, shown[hit.video], hit.start, hit.end)
+            for look, hit in zip(looks, hits, strict=True)
+        ]
+        figures[f"{name}_right_percent"] = 100 * float(np.mean(right))
     hits = first_hits(folder, 1e6, "one_vector")
     right = [
         any(look in scene.looks for scene in shown[hit.video])
@@ -204,6 +208,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the measurements")
     flags = parser.parse_args()
     quiet_libraries()
+    say(json.dumps(machine()))
     with tempfile.TemporaryDirectory() as work:
         figures = measure(flags.checkpoint, flags.films, flags.queries, Path(work))
     table("moments", ["figure", "value"], [list(x) for x in figures.items()])

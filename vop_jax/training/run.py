@@ -20,7 +20,7 @@ from data_pipelines.feeding.loading import (
 from data_pipelines.feeding.split import held_out_count, split_sizes
 from data_pipelines.preparing.prepare import prepared_path
 from vop_jax.devices.mesh import check_batch, make_mesh, put_tree
-from vop_jax.model.clip.sizes import known_size
+from vop_jax.model.clip.sizes import ClipSize, known_size
 from vop_jax.model.compute import DTYPES
 from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.stored import store_frozen
@@ -31,13 +31,18 @@ from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.training.config import ADDED_FIELDS, FREE_FIELDS, RunConfig, as_begun
 from vop_jax.training.preflight import check_devices, check_fields, check_sizes
 from vop_jax.weights.backbone import Backbone, load_backbone
+from vop_jax.weights.frame_recipes import resizing_of
 from vop_jax.weights.hugging_face_config import load_size
 from vop_jax.weights.locate import find_folder
 from vop_jax.weights.tokenizer import load_tokenizer
 
 
-def known_sizes(config: RunConfig, image_size: int) -> tuple[dict[str, int], int]:
+def known_sizes(config: RunConfig, size: ClipSize) -> tuple[dict[str, int], int]:
     """The number of videos of each split, without rendering or reading frames.
+
+    Args:
+        config: of the run.
+        size: of its backbone.
 
     Returns:
         The sizes of a run's splits, and how many training videos are held out for
@@ -46,7 +51,8 @@ def known_sizes(config: RunConfig, image_size: int) -> tuple[dict[str, int], int
     Raises:
         UserError: nothing is prepared.
     """
-    where = config.dataset, config.data_dir, config.num_frames, image_size
+    frames = config.num_frames, size.image_size, resizing_of(size)
+    where = config.dataset, config.data_dir, *frames
     sizes, path = find_dataset(config.dataset).sizes_to_be(), prepared_path(*where)
     if not sizes:
         sizes = split_sizes(find_prepared(*where))
@@ -244,7 +250,7 @@ def _with_dtype(config: RunConfig, mesh: Mesh) -> RunConfig:
 def _check_sizes(config: RunConfig, devices: int) -> None:
     """Runs the checks that need only the configuration and the splits' sizes."""
     size = load_size(find_folder(config.backbone_folder))
-    sizes, held_out = known_sizes(config, size.image_size)
+    sizes, held_out = known_sizes(config, size)
     # The number of pairs is only known once the captions are read.
     if not config.row.trained or config.epoch_of != "videos":
         sizes.pop("train", None)
@@ -254,12 +260,14 @@ def _check_sizes(config: RunConfig, devices: int) -> None:
 def _load_data(config: RunConfig, backbone: Backbone) -> Data:
     size = backbone.size
     where = config.dataset, config.data_dir
-    render_missing(*where, config.num_frames, size.image_size, once=main_first)
+    frames = config.num_frames, size.image_size, resizing_of(size)
+    render_missing(*where, *frames, once=main_first)
     length = config.prompts.caption_length(size.context_length)
     return load_data(
         *where,
         num_frames=config.num_frames,
         image_size=size.image_size,
+        resizing=resizing_of(size),
         tokenize=load_tokenizer(backbone.folder, size, length),
         holdout=config.holdout,
         train_on_holdout=config.train_on_holdout,

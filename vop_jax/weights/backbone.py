@@ -21,7 +21,7 @@ from vop_jax.model.clip.sizes import TOWERS, ClipSize, tower_of
 from vop_jax.weights.file_names import CONFIG, WEIGHTS
 from vop_jax.weights.hugging_face_config import load_size, save_size
 from vop_jax.weights.locate import find_folder
-from vop_jax.weights.preprocessing import check_preprocessing
+from vop_jax.weights.preprocessing import stated_frames
 from vop_jax.weights.records import (
     CONVOLUTION,
     FLAT,
@@ -146,7 +146,7 @@ def load_backbone(folder: str | Path, towers: Collection[str] = TOWERS) -> Backb
     """
     folder = find_folder(folder)
     size = load_size(folder)
-    check_preprocessing(folder, size.image_size)
+    stated_frames(folder, size.image_size, size.frames, warned=True)
     with contextlib.ExitStack() as stack:
         weights = open_weights(folder, stack)
         tensors = unwrapped(weights.tensors, str(weights.path))

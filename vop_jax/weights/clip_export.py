@@ -1,5 +1,6 @@
 """Writes a CLIP and its tuned parameters in the format of another project."""
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ import numpy as np
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.terminal import progress, say, warn
+from vop_jax.runtime.files import write_atomically
 from vop_jax.runtime.new_folder import new_folder
 from vop_jax.weights.backbone import file_sha256
 from vop_jax.weights.clip_import import ClipSource, heads_of, open_clip_source
@@ -21,6 +23,7 @@ from vop_jax.weights.packaged_tokenizer import (
     CLIP_VOCABULARY,
     write_packaged_tokenizer,
 )
+from vop_jax.weights.preprocessing import FRAMES, frames_file
 from vop_jax.weights.tensors import Tensor, write_safetensors
 from vop_jax.weights.torch_writer import write_torch
 from vop_jax.weights.tuned import write_tuned
@@ -93,6 +96,8 @@ def write_hugging_face(source: ClipSource, folder: Path) -> None:
         lambda told: write_safetensors(weights, source.clip, on_written=told),
     )
     save_size(folder, source.size)
+    frames = frames_file(source.size.image_size, source.size.frames)
+    write_atomically(folder / FRAMES, json.dumps(frames, indent=2) + "\n")
     for name in _TOKENIZER_FILES:
         if source.folder is not None and (source.folder / name).is_file():
             shutil.copyfile(source.folder / name, folder / name)

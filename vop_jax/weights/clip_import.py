@@ -23,7 +23,7 @@ from vop_jax.weights.clip_names import recognise
 from vop_jax.weights.file_names import TUNED
 from vop_jax.weights.hugging_face_config import load_size
 from vop_jax.weights.locate import BACKBONE, find_folder
-from vop_jax.weights.preprocessing import check_preprocessing
+from vop_jax.weights.preprocessing import HUGGING_FACE, OPEN_CLIP, stated_frames
 from vop_jax.weights.records import is_wrapped
 from vop_jax.weights.special_tokens import end_token
 from vop_jax.weights.tensors import Tensor, Weights, open_weights, tensor_of
@@ -115,7 +115,9 @@ def open_clip_source(
         size = dataclasses.replace(size, eos_id=end)
         assumed = "; ".join(filter(None, [assumed, guessed]))
     # Validate, then apply what was tuned on the CLIP.
-    check_preprocessing(folder, size.image_size)
+    order = HUGGING_FACE if model.format == "huggingface" else OPEN_CLIP
+    frames = stated_frames(*(folder, size.image_size, size.frames, order), warned=True)
+    size = dataclasses.replace(size, frames=frames)
     check_clip(size, model.clip, where)
     clip, added, metadata = dict(model.clip), model.prompts, {}
     if added:

@@ -18,6 +18,7 @@ from data_pipelines.files.json_files import described, read_json, shown
 from vop_jax.model.clip.sizes import ClipSize, TextSize, TowerSize, VisionSize
 from vop_jax.runtime.files import write_atomically
 from vop_jax.weights.file_names import CONFIG, WEIGHTS
+from vop_jax.weights.preprocessing import stated_frames
 from vop_jax.weights.special_tokens import end_token
 
 T = TypeVar("T", bound="Tower")
@@ -134,7 +135,8 @@ def load_size(folder: Path) -> ClipSize:
         )
     size = read_size(path)
     end = end_token(folder, size.vocabulary, size.eos_id, str(folder))
-    return dataclasses.replace(size, eos_id=end)
+    frames = stated_frames(folder, size.image_size, size.frames)
+    return dataclasses.replace(size, eos_id=end, frames=frames)
 
 
 def _tower(

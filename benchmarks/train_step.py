@@ -53,7 +53,7 @@ def problem():
     """Random backbone weights by path, prompts, frames and token ids."""
     import jax
 
-    from vop_jax.model.clip.sizes import SIZES
+    from vop_jax.model.clip.families import SIZES
     from vop_jax.model.methods import METHODS
     from vop_jax.model.shapes import abstract_variables
 

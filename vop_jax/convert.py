@@ -17,7 +17,7 @@ import re
 from data_pipelines.console.arguments import Parser, local_path
 from data_pipelines.console.errors import command
 from data_pipelines.console.terminal import quiet_libraries
-from vop_jax.model.clip.sizes import HUB_NAMES
+from vop_jax.model.clip.families import HUB_NAMES
 
 TARGETS = ("huggingface", "openai", "modelscope")
 

@@ -31,7 +31,7 @@ from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.ranges import SEEDS, Range, number
 from data_pipelines.console.terminal import say, warn
 from data_pipelines.preparing.limits import FRAMES
-from vop_jax.model.clip.sizes import HUB_NAMES
+from vop_jax.model.clip.families import HUB_NAMES
 from vop_jax.runtime.files import write_output
 from vop_jax.runtime.startup import start_up
 from vop_jax.scoring.ties import TIES

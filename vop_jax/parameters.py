@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags
 
 from data_pipelines.console.terminal import say, table
-from vop_jax.model.clip.sizes import SIZES, known_size
+from vop_jax.model.clip.families import SIZES, known_size
 from vop_jax.training.command_line import run_command
 
 # The percentages in Table 1 of the paper.

@@ -38,7 +38,7 @@ def run_pod_plan(given: Any) -> None:
     # A program for chips that are not there can be stored, but not loaded again.
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     from vop_jax.devices.mesh import make_mesh
-    from vop_jax.model.clip.sizes import known_size
+    from vop_jax.model.clip.families import known_size
     from vop_jax.plan.programs import RunPrograms
     from vop_jax.plan.report import make_report, show
     from vop_jax.plan.topology import find_topology

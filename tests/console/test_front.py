@@ -24,7 +24,7 @@ from data_pipelines.console.arguments import (
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.names import closest, did_you_mean, pick
 from vop_jax.__main__ import COMMANDS, overview, purpose
-from vop_jax.model.clip.sizes import HUB_NAMES, SIZES, known_size
+from vop_jax.model.clip.families import HUB_NAMES, SIZES, known_size
 from vop_jax.model.methods import METHODS, find_method
 from vop_jax.training.config import CHOICES, RunConfig, default_values, parse_short_form
 from vop_jax.training.fields import all_fields, described, unknown_field

@@ -28,7 +28,7 @@ from data_pipelines.preparing.provenance import (
     warn_of_difference,
 )
 from data_pipelines.preparing.shard_files import check_extras, check_shard_files
-from vop_jax.model.clip.sizes import SIZES
+from vop_jax.model.clip.families import SIZES
 from vop_jax.runtime.metrics_log import read_metrics
 from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.weights.backbone import check_header

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
+from vop_jax.model.clip.families import SIZES
 from vop_jax.model.clip.param_shapes import param_shapes
-from vop_jax.model.clip.sizes import SIZES
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.shapes import abstract_variables
 from vop_jax.model.tree_paths import paths

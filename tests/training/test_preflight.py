@@ -10,7 +10,7 @@ from data_pipelines.catalog.table import DATASETS
 from data_pipelines.console.errors import UserError
 from data_pipelines.datasets.demo import world
 from data_pipelines.feeding import loading
-from vop_jax.model.clip.sizes import known_size
+from vop_jax.model.clip.families import known_size
 from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.training import job, run
 from vop_jax.training.config import check_config

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.console.errors import UserError
+from vop_jax.model.clip.families import SIZES
 from vop_jax.model.clip.param_shapes import param_shapes
-from vop_jax.model.clip.sizes import SIZES
 from vop_jax.weights.backbone import check_header, load_backbone
 from vop_jax.weights.hugging_face_config import load_size, read_size, save_size
 from vop_jax.weights.locate import BACKBONE

@@ -13,7 +13,7 @@ import pytest
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.text.captions import too_long
-from vop_jax.model.clip.sizes import SIZES
+from vop_jax.model.clip.families import SIZES
 from vop_jax.weights import packaged_tokenizer
 from vop_jax.weights.backbone import load_backbone
 from vop_jax.weights.clip_export import write_hugging_face

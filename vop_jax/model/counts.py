@@ -13,8 +13,8 @@ from vop_jax.model.tree_paths import paths
 # Parameters whose name in OpenAI's CLIP ends neither in .weight nor in .bias, and the
 # frame positions, which the paper excludes as well.
 _UNCOUNTED = re.compile(
-    r".*/(attention/(query|key|value)/\w+|projection|class_embedding"
-    r"|position_embedding|logit_scale|frame_positions)"
+    r".*/(attention/(query|key|value)/\w+|projection|class_embedding|probe"
+    r"|position_embedding|logit_scale|logit_bias|frame_positions)"
 )
 
 

@@ -11,7 +11,7 @@ from data_pipelines.console.names import did_you_mean, shortened
 from data_pipelines.console.ranges import SEEDS, Range, check_ranges
 from data_pipelines.feeding.augmentation import Augmentation
 from vop_jax.devices.config import MeshConfig
-from vop_jax.model.clip.sizes import known_size
+from vop_jax.model.clip.families import known_size
 from vop_jax.model.compute import ATTENTIONS, DTYPES, REMATS, ComputeConfig
 from vop_jax.model.methods import Method, find_method
 from vop_jax.model.prompts.config import CMM_ROLES, CMMS, PLACES, PromptConfig
@@ -175,8 +175,8 @@ def default_values(
     Args:
         method: a row of the method table.
         dataset: a row of the presets.
-        backbone: a folder, a name of `sizes.HUB_NAMES` or of the hub, or empty for the
-            data set's default.
+        backbone: a folder, a name of `families.HUB_NAMES` or of the hub, or empty for
+            the data set's default.
 
     Raises:
         UserError: there is no such method or data set, or no such backbone on the hub.

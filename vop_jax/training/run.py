@@ -20,7 +20,8 @@ from data_pipelines.feeding.loading import (
 from data_pipelines.feeding.split import held_out_count, split_sizes
 from data_pipelines.preparing.prepare import prepared_path
 from vop_jax.devices.mesh import check_batch, make_mesh, put_tree
-from vop_jax.model.clip.sizes import ClipSize, known_size
+from vop_jax.model.clip.families import known_size
+from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.compute import DTYPES
 from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.stored import store_frozen
@@ -94,7 +95,7 @@ def initial_variables(
     """The backbone's weights and newly initialised prompts."""
     size = backbone.size.image_size
     frames = jnp.zeros((1, model.prompt_config.num_frames, size, size, 3), jnp.uint8)
-    ids = jnp.full((1, 2), backbone.size.eos_id)
+    ids = jnp.full((1, backbone.size.context_length), backbone.size.eos_id)
     key = jax.random.key(seed)
     # Compiled, so that XLA drops the unused random weights of the backbone.
     prompts = jax.jit(

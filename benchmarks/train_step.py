@@ -164,7 +164,7 @@ class TorchSide:
         import torch
 
         from benchmarks.plain_vop import PlainVop, load
-        from vop_jax.weights.backbone import RECORDS, layer_count
+        from vop_jax.weights.backbone_records import RECORDS, layer_count
         from vop_jax.weights.records import to_names
 
         torch.set_num_threads(2)

@@ -44,7 +44,7 @@ def run_parameters(given: Any) -> None:
     # Imported late, so that the help and a typing mistake are answered without a wait.
     from vop_jax.model.counts import count_methods
     from vop_jax.training.config import check_config
-    from vop_jax.weights.hugging_face_config import load_size
+    from vop_jax.weights.config_file import load_size
 
     size, num_frames = SIZES["vit_b32"], 12
     if given.config is not None:

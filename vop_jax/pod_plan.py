@@ -43,7 +43,7 @@ def run_pod_plan(given: Any) -> None:
     from vop_jax.plan.report import make_report, show
     from vop_jax.plan.topology import find_topology
     from vop_jax.training.config import check_config
-    from vop_jax.weights.hugging_face_config import load_size
+    from vop_jax.weights.config_file import load_size
 
     config = check_config(given.config.to_dict())
     topology = find_topology(given.topology)

@@ -1,9 +1,8 @@
 """Caption text: how it is cleaned, and whether it exceeds a number of tokens."""
 
-import dataclasses
 import html
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import ftfy
 
@@ -13,69 +12,50 @@ _CONTROL = ("<|startoftext|>", "<|endoftext|>")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-@dataclasses.dataclass(frozen=True)
-class Cleaning:
-    """What is done to a text before it is tokenized, in this order.
-
-    Attributes:
-        mended: broken Unicode is mended and HTML entities are replaced.
-        underscores: `_` becomes a space.
-        punctuation: ASCII punctuation is removed.
-        lower: letters become lower-case.
-        spaces: white space is one space between words.
-    """
-
-    mended: bool = False
-    underscores: bool = False
-    punctuation: bool = False
-    lower: bool = False
-    spaces: bool = False
-
-    def __call__(self, text: str) -> str:
-        """The cleaned text."""
-        if self.mended:
-            text = html.unescape(html.unescape(ftfy.fix_text(text)))
-        if self.underscores:
-            text = text.replace("_", " ")
-        if self.punctuation:
-            text = text.translate(_PUNCTUATION)
-        if self.lower:
-            text = text.lower()
-        return " ".join(text.split()) if self.spaces else text
-
-
-# By name: `clip`, `whitespace` and `canonicalize` as OpenAI's and open_clip's
-# tokenizers clean, `siglip` and `siglip2` as those of transformers, which mend nothing.
+# What may be done to a text before it is tokenized, by name.
+STEPS: dict[str, Callable[[str], str]] = {
+    # Broken Unicode is mended and HTML entities are replaced.
+    "mend": lambda text: html.unescape(html.unescape(ftfy.fix_text(text))),
+    "underscores": lambda text: text.replace("_", " "),
+    # Of ASCII.
+    "punctuation": lambda text: text.translate(_PUNCTUATION),
+    "lower": str.lower,
+    # Letter by letter, whatever is beside it: no final sigma.
+    "lower letters": lambda text: "".join(map(str.lower, text)),
+    "spaces": lambda text: " ".join(text.split()),
+}
+# The steps by the name of a tokenizer, in their order: `clip`, `whitespace` and
+# `canonicalize` as OpenAI's and open_clip's tokenizers clean, `siglip` and `siglip2` as
+# those of transformers, which mend nothing.
 CLEANINGS = {
-    "clip": Cleaning(mended=True, lower=True, spaces=True),
-    "whitespace": Cleaning(mended=True, spaces=True),
-    "canonicalize": Cleaning(
-        mended=True, underscores=True, punctuation=True, lower=True, spaces=True
-    ),
-    "siglip": Cleaning(punctuation=True, lower=True, spaces=True),
-    "siglip2": Cleaning(lower=True),
-    "none": Cleaning(),
+    "clip": ("mend", "spaces", "lower"),
+    "whitespace": ("mend", "spaces"),
+    "canonicalize": ("mend", "underscores", "punctuation", "lower", "spaces"),
+    "siglip": ("lower", "punctuation", "spaces"),
+    "siglip2": ("lower letters",),
+    "none": (),
 }
 
 
 def clean(
     text: str,
-    cleaning: Cleaning = CLEANINGS["clip"],
+    steps: Sequence[str] = CLEANINGS["clip"],
     control: Sequence[str] = _CONTROL,
 ) -> str:
     """Cleans a text, and removes control tokens from it.
 
     Args:
         text: a caption or a query.
-        cleaning: what is done to it.
+        steps: keys of `STEPS`, in their order.
         control: the texts of the control tokens.
     """
-    text = cleaning(text)
+    for step in steps:
+        text = STEPS[step](text)
     # After lowercasing, which can form one; the space keeps two halves from joining.
     found = [token for token in control if token in text]
     for token in found:
         text = text.replace(token, " ")
-    return " ".join(text.split()) if found and cleaning.spaces else text
+    return STEPS["spaces"](text) if found and "spaces" in steps else text
 
 
 def too_long(captions: Sequence[str], tokens: int) -> list[bool] | None:

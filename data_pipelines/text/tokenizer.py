@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from data_pipelines.text.captions import CLEANINGS, Cleaning, clean
+from data_pipelines.text.captions import CLEANINGS, clean
 
 # Fewer letters than these may be initials.
 _LEAST_LETTERS = 6
@@ -24,7 +24,8 @@ class Tokenizer:
         unknown_id: the token of a word that the vocabulary lacks, if there is one.
         pad_id: what fills the rest; a model that reads behind the end token has one of
             its own.
-        cleaning: what is done to a text first.
+        pad_left: whether that is in front of the caption.
+        cleaning: what is done to a text first, keys of `captions.STEPS`.
         control: the texts of the control tokens, which no text contains.
     """
 
@@ -37,11 +38,13 @@ class Tokenizer:
         length: int,
         unknown_id: int | None = None,
         pad_id: int = 0,
-        cleaning: Cleaning = CLEANINGS["clip"],
+        pad_left: bool = False,
+        cleaning: Sequence[str] = CLEANINGS["clip"],
         control: Sequence[str] = ("<|startoftext|>", "<|endoftext|>"),
     ):
         self.length = length
         self._encode, self._end, self._pad = encode, end_id, pad_id
+        self._left = pad_left
         self._start = [] if start_id is None else [start_id]
         self._unknown = unknown_id
         self._cleaning, self._control = cleaning, tuple(control)
@@ -52,7 +55,8 @@ class Tokenizer:
         for row, text in zip(ids, texts, strict=True):
             words = self._encode(self._clean(text))[: self._words]
             found = [*self._start, *words, self._end]
-            row[: len(found)] = found
+            begin = len(row) - len(found) if self._left else 0
+            row[begin : begin + len(found)] = found
         return ids
 
     @property

@@ -18,7 +18,7 @@ from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.training.config import check_config, default_values
 from vop_jax.training.job import run_job
 from vop_jax.training.presets import PRESETS
-from vop_jax.weights.hugging_face_config import load_size
+from vop_jax.weights.config_file import load_size
 from vop_jax.weights.locate import BACKBONE
 from vop_jax.weights.tokenizer import load_tokenizer
 

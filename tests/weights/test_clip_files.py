@@ -17,9 +17,9 @@ from vop_jax.api import load
 from vop_jax.model.clip.sizes import VisionSize
 from vop_jax.weights.backbone import load_backbone
 from vop_jax.weights.clip_export import check_openai_size, convert
-from vop_jax.weights.clip_import import size_of
 from vop_jax.weights.clip_names import recognise
-from vop_jax.weights.hugging_face_config import load_size
+from vop_jax.weights.config_file import load_size
+from vop_jax.weights.inferred_size import size_of
 from vop_jax.weights.records import unwrapped
 from vop_jax.weights.tensors import Tensor, tensor_of
 

@@ -21,7 +21,7 @@ from vop_jax.runtime.run_folder import RunFolder, flat_fields
 from vop_jax.scoring.ties import TIES
 from vop_jax.training.presets import EPOCHS, find_preset
 from vop_jax.training.profiling import parse_profile_steps
-from vop_jax.weights.hugging_face_config import load_size
+from vop_jax.weights.config_file import load_size
 from vop_jax.weights.locate import BACKBONE, find_folder
 
 # Fields that may change when a run is resumed; they affect speed, memory, logging and

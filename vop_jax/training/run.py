@@ -32,8 +32,8 @@ from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.training.config import ADDED_FIELDS, FREE_FIELDS, RunConfig, as_begun
 from vop_jax.training.preflight import check_devices, check_fields, check_sizes
 from vop_jax.weights.backbone import Backbone, load_backbone
+from vop_jax.weights.config_file import load_size
 from vop_jax.weights.frame_recipes import resizing_of
-from vop_jax.weights.hugging_face_config import load_size
 from vop_jax.weights.locate import find_folder
 from vop_jax.weights.tokenizer import load_tokenizer
 

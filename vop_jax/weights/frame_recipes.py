@@ -7,7 +7,7 @@ from data_pipelines.console.terminal import warn
 from data_pipelines.decoding.resizing import Resizing
 from vop_jax.model.clip.families import known_size
 from vop_jax.model.clip.sizes import ClipSize
-from vop_jax.weights.hugging_face_config import load_size
+from vop_jax.weights.config_file import load_size
 from vop_jax.weights.locate import find_folder
 
 

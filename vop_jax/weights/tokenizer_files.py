@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.files.json_files import described, read_json, read_utf8, shown
@@ -41,7 +41,21 @@ _SUFFIX = "</w>"
 _WORD = re.compile(r"\w+|[^\w\s]+")
 
 
-def read_tokenizer(folder: Path, vocabulary: int, control: Collection[int]) -> Any:
+class TokenizerFile(NamedTuple):
+    """A tokenizer that was read.
+
+    Attributes:
+        tokenizer: a `tokenizers.Tokenizer`.
+        unknown: the id of what the vocabulary lacks, if there is one.
+    """
+
+    tokenizer: Any
+    unknown: int | None
+
+
+def read_tokenizer(
+    folder: Path, vocabulary: int, control: Collection[int]
+) -> TokenizerFile | None:
     """Reads the tokenizer of a folder; None if it has no tokenizer files.
 
     Args:
@@ -50,7 +64,7 @@ def read_tokenizer(folder: Path, vocabulary: int, control: Collection[int]) -> A
         control: ids that no text may be encoded to.
 
     Returns:
-        A `tokenizers.Tokenizer` that never yields an id of `control`.
+        A tokenizer that never yields an id of `control`.
 
     Raises:
         UserError: a file is damaged, has unknown parts, or does not belong to this
@@ -96,11 +110,15 @@ def read_tokenizer(folder: Path, vocabulary: int, control: Collection[int]) -> A
     import tokenizers
 
     try:
-        return tokenizers.Tokenizer.from_str(json.dumps(whole))
+        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(whole))
     # The library raises a plain `Exception` for what it cannot read.
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path}: its tokenizer is damaged ({reason})") from None
+    unknown = unknown_of(model)
+    return TokenizerFile(
+        tokenizer, None if unknown is None else ids_of(model).get(unknown)
+    )
 
 
 def _check_ids(

@@ -22,7 +22,8 @@ from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.prompts.text_layout import prompt_slots
 from vop_jax.model.shapes import added_shapes
 from vop_jax.runtime.files import write_atomically
-from vop_jax.weights.backbone import RECORDS, check_scale, layer_count
+from vop_jax.weights.backbone import check_scale
+from vop_jax.weights.backbone_records import RECORDS, layer_count
 from vop_jax.weights.records import targets_of, to_names, to_tree
 from vop_jax.weights.tensors import open_safetensors, tensor_of
 

@@ -215,6 +215,14 @@ class Model:
             return np.zeros((0, size.embedding), np.float32)
         if ids.size and (ids.min() < 0 or ids.max() >= size.vocabulary):
             raise UserError(f"token ids must be from 0 to {size.vocabulary - 1}")
+        if size.full_captions:
+            if ids.shape[1] != longest:
+                raise UserError(
+                    f"this model reads all {longest} positions of a text, padding "
+                    f"included; pass {longest} token ids per text, padded as its "
+                    "tokenizer does"
+                )
+            return self._embedder.texts(self.variables, ids.astype(np.int32))
         if not (ids[:, :longest] == size.eos_id).any(axis=1).all():
             raise UserError(
                 f"every text must hold the EOT token {size.eos_id} within its first "

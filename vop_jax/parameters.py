@@ -43,6 +43,7 @@ def run_parameters(given: Any) -> None:
     """Prints the counts."""
     # Imported late, so that the help and a typing mistake are answered without a wait.
     from vop_jax.model.counts import count_methods
+    from vop_jax.model.methods import METHODS
     from vop_jax.training.config import check_config
     from vop_jax.weights.config_file import load_size
 
@@ -73,6 +74,11 @@ def run_parameters(given: Any) -> None:
         ["method", "all", "%", "by the paper's rule", "%", "paper, ViT-B/32, %"],
         rows,
     )
+    if unfit := METHODS.keys() - counts.keys():
+        say(
+            f"without {', '.join(sorted(unfit))}: the backbone lacks parameters that "
+            "it would train"
+        )
 
 
 if __name__ == "__main__":

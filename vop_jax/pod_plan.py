@@ -43,12 +43,14 @@ def run_pod_plan(given: Any) -> None:
     from vop_jax.plan.report import make_report, show
     from vop_jax.plan.topology import find_topology
     from vop_jax.training.config import check_config
+    from vop_jax.training.preflight import check_backbone
     from vop_jax.weights.config_file import load_size
 
     config = check_config(given.config.to_dict())
     topology = find_topology(given.topology)
     mesh = make_mesh(config.mesh, topology.devices)
     size = known_size(config.backbone) or load_size(config.backbone_folder)
+    check_backbone(config, size)
     programs = RunPrograms(config, size, mesh, given.caption_tokens)
     report = make_report(
         programs,

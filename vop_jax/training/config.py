@@ -16,7 +16,7 @@ from vop_jax.model.compute import ATTENTIONS, DTYPES, REMATS, ComputeConfig
 from vop_jax.model.methods import Method, find_method
 from vop_jax.model.prompts.config import CMM_ROLES, CMMS, PLACES, PromptConfig
 from vop_jax.model.prompts.text_layout import TEXT_LAYOUTS
-from vop_jax.optimization.config import MASKS, NAN_POLICIES, OptimizerConfig
+from vop_jax.optimization.config import LOSS_NAMES, MASKS, NAN_POLICIES, OptimizerConfig
 from vop_jax.runtime.run_folder import RunFolder, flat_fields
 from vop_jax.scoring.ties import TIES
 from vop_jax.training.presets import EPOCHS, find_preset
@@ -33,11 +33,12 @@ FREE_FIELDS = (
     *("compute.scan", "compute.remat", "compute.attention"),
 )
 # Fields that the config.json of older runs lacks -> the value those runs had.
-ADDED_FIELDS = {"mask_equal": "none"}
+ADDED_FIELDS = {"mask_equal": "none", "loss": "auto"}
 SHORT_FORM = ("method", "dataset", "backbone")
 # The fields that take one of a fixed set of values.
 CHOICES: dict[str, tuple[str, ...]] = {
     "epoch_of": ("videos", "pairs"),
+    "loss": LOSS_NAMES,
     "mask_equal": tuple(MASKS),
     "ties": TIES,
     "nan_policy": NAN_POLICIES,
@@ -76,6 +77,9 @@ class RunConfig:
             demo's twins).
         epoch_of: what an epoch visits once: `videos`, or `pairs` of a video and a
             caption.
+        loss: `softmax`, the published recipe; `sigmoid`, for a backbone that was made
+            with it (SigLIP), with its frozen scale and bias; or `auto`, which is
+            `softmax` for every backbone, see `vop_jax.optimization.losses`.
         mask_equal: which other members of a batch are not negatives of a pair: `none`
             of them (the published recipe), those of the same video (`videos`), or also
             those whose caption has the same token ids (`videos_and_captions`).
@@ -117,6 +121,7 @@ class RunConfig:
     loss_chunk: Annotated[int, Range(0, _VIDEOS.most)]
     group_size: Annotated[int, _VIDEOS]
     epoch_of: str
+    loss: str
     mask_equal: str
     holdout: Annotated[int, _COUNT]
     train_on_holdout: bool

@@ -21,7 +21,8 @@ class Preset:
         batch_size: global batch size, videos per step.
         group_size: number of adjacent videos that are always in the same batch.
         epoch_of: `videos` or `pairs`.
-        mask_equal: a mode of `losses.MASKS`.
+        loss: a name of `losses.LOSSES`.
+        mask_equal: a mode of `config.MASKS`.
         holdout: number of training videos held out for validation if the data set has
             no validation split.
         optimizer: fields of `OptimizerConfig` with another default.
@@ -40,6 +41,7 @@ class Preset:
     batch_size: int = 32
     group_size: int = 1
     epoch_of: str = "pairs"
+    loss: str = "auto"
     mask_equal: str = "none"
     holdout: int = 500
     optimizer: dict[str, Any] = dataclasses.field(default_factory=dict)

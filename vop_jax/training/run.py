@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from data_pipelines.catalog.table import find_dataset
-from data_pipelines.console.errors import UserError
 from data_pipelines.console.terminal import say, table
 from data_pipelines.feeding.feed import TrainFeed
 from data_pipelines.feeding.loading import (
@@ -19,6 +18,7 @@ from data_pipelines.feeding.loading import (
 )
 from data_pipelines.feeding.split import held_out_count, split_sizes
 from data_pipelines.preparing.prepare import prepared_path
+from data_pipelines.text.buckets import BUCKETS
 from vop_jax.devices.mesh import check_batch, make_mesh, put_tree
 from vop_jax.model.clip.families import known_size
 from vop_jax.model.clip.sizes import ClipSize
@@ -30,7 +30,12 @@ from vop_jax.optimization.config import MASKS
 from vop_jax.runtime.processes import from_main, main_first
 from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.training.config import ADDED_FIELDS, FREE_FIELDS, RunConfig, as_begun
-from vop_jax.training.preflight import check_devices, check_fields, check_sizes
+from vop_jax.training.preflight import (
+    check_backbone,
+    check_devices,
+    check_fields,
+    check_sizes,
+)
 from vop_jax.weights.backbone import Backbone, load_backbone
 from vop_jax.weights.config_file import load_size
 from vop_jax.weights.frame_recipes import resizing_of
@@ -70,23 +75,11 @@ def build_model(config: RunConfig, backbone: Backbone) -> DualEncoder:
     """The prompted model of a configuration.
 
     Raises:
-        UserError: prompts that do not fit the backbone's layers.
+        UserError: a method, prompts or a loss that do not fit the backbone.
     """
-    prompts = config.prompts
-    for tower in ("vision", "text"):
-        layers = getattr(backbone.size, tower).layers
-        if prompts.first_layer > layers:
-            raise UserError(
-                f"config.prompts.first_layer is {prompts.first_layer}, but the {tower} "
-                f"tower has {layers} layers"
-            )
-    layers = backbone.size.vision.layers
-    if prompts.split_layer > layers or prompts.last_layer > layers:
-        raise UserError(
-            f"config.prompts.split_layer ({prompts.split_layer}) and last_layer "
-            f"({prompts.last_layer}) must be at most the vision tower's {layers} layers"
-        )
-    return DualEncoder(backbone.size, prompts, config.compute, config.renormalize_video)
+    size = backbone.size
+    check_backbone(config, size)
+    return DualEncoder(size, config.prompts, config.compute, config.renormalize_video)
 
 
 def initial_variables(
@@ -167,6 +160,7 @@ class Run:
             identity=MASKS[config.mask_equal],
             augmentation=config.augmentation,
             epochs=config.epochs,
+            buckets=() if self.model.size.full_captions else BUCKETS,
             shard_index=jax.process_index(),
             shard_count=jax.process_count(),
         )

@@ -216,6 +216,12 @@ def prompt_config(
     slots = prompt_slots(
         metadata["text_layout"], axis("text_prompts", -2), size.context_length
     )
+    if slots and size.full_captions:
+        raise UserError(
+            f"text_prompts are laid out as {metadata['text_layout']}, but this "
+            "backbone's text tower does not read the EOT token; use the backbone they "
+            "were trained on"
+        )
     if slots and len(slots) + _SHORTEST_CAPTION > size.context_length:
         raise UserError(
             f"text_prompts has shape {list(shapes['text_prompts'])}, which leaves no "

@@ -22,6 +22,11 @@ _HALF: tuple[float, float, float] = (0.5, 0.5, 0.5)
 _SQUASH = FrameRecipe(resize="squash")
 
 
+def _fields(usual: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """A family's fields of `ClipSize`, with a model's own in the place of some."""
+    return usual | own
+
+
 def _openai(
     vision: tuple[int, int],
     text: tuple[int, int],
@@ -45,7 +50,7 @@ def _openai(
         TextSize(*text, text[0] // 64, 4 * text[0], activation),
         image_size,
         patch_size,
-        **{"embedding": text[0]} | fields,
+        **_fields({"embedding": text[0]}, fields),
     )
 
 
@@ -125,16 +130,18 @@ def _siglip(
         ),
         image_size,
         patch_size,
-        **{
-            "vocabulary": 32_000,
-            "context_length": 64,
-            "embedding": vision[0],
-            "eos_id": 1,
-            "frames": FrameRecipe("squash", "bicubic", _HALF, _HALF),
-            "family": "siglip",
-            "loss": "sigmoid",
-        }
-        | fields,
+        **_fields(
+            {
+                "vocabulary": 32_000,
+                "context_length": 64,
+                "embedding": vision[0],
+                "eos_id": 1,
+                "frames": FrameRecipe("squash", "bicubic", _HALF, _HALF),
+                "family": "siglip",
+                "loss": "sigmoid",
+            },
+            fields,
+        ),
     )
 
 
@@ -172,13 +179,15 @@ def _pe_core(
         TextSize(*text, text[0] // 64, 4 * text[0], "gelu"),
         image_size,
         patch_size,
-        **{
-            "context_length": 32,
-            "embedding": text[0],
-            "frames": FrameRecipe("squash", "bilinear", _HALF, _HALF),
-            "family": "pe_core",
-        }
-        | fields,
+        **_fields(
+            {
+                "context_length": 32,
+                "embedding": text[0],
+                "frames": FrameRecipe("squash", "bilinear", _HALF, _HALF),
+                "family": "pe_core",
+            },
+            fields,
+        ),
     )
 
 

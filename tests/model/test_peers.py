@@ -1,7 +1,6 @@
 """Features of every family against the live towers of timm and open_clip."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,60 +17,12 @@ pytestmark = pytest.mark.slow
 with peers.without_torchvision():
     pytest.importorskip("timm", reason="is in requirements-peers.txt")
     pytest.importorskip("open_clip", reason="is in requirements-peers.txt")
-    from open_clip.transformer import LayerNorm, TextTransformer
+    from peer_towers import text_model, timm_model
     from timm.layers import apply_rot_embed_cat
     from timm.layers.pos_embed_sincos import RotaryEmbeddingCat
-    from timm.models.eva import Eva
-    from timm.models.vision_transformer import VisionTransformer
 
 # timm refuses images of patches that are not complete.
 WHOLE = dataclasses.replace(SIGLIP, image_size=24)
-
-
-def timm_model(size):
-    """Timm's vision tower of a description."""
-    vision = size.vision
-    common = {
-        "img_size": size.image_size,
-        "patch_size": size.patch_size,
-        "embed_dim": vision.width,
-        "depth": vision.layers,
-        "num_heads": vision.heads,
-        "class_token": vision.class_token,
-        # Just over, so that its truncation to whole numbers hits.
-        "mlp_ratio": (vision.mlp + 0.5) / vision.width,
-    }
-    if vision.rotary is None:
-        return VisionTransformer(
-            **common, num_classes=0, global_pool="map", act_layer=vision.activation
-        )
-    rotary = {
-        "use_rot_pos_emb": True,
-        "rope_grid_offset": vision.rotary.offset,
-        "rope_grid_indexing": vision.rotary.order,
-        "ref_feat_shape": (vision.rotary.grid or size.grid,) * 2,
-        "num_classes": size.embedding,
-    }
-    if vision.gated:
-        return Eva(
-            **common,
-            **rotary,
-            qkv_fused=False,
-            swiglu_mlp=True,
-            scale_mlp=True,
-            scale_attn_inner=True,
-            global_pool="token",
-        )
-    return Eva(
-        **common,
-        **rotary,
-        attn_type="rope",
-        use_pre_transformer_norm=True,
-        global_pool="map",
-        attn_pool_num_heads=vision.pooling_heads,
-        attn_pool_mlp_ratio=vision.pooling_mlp / vision.width,
-        norm_layer=partial(LayerNorm, eps=vision.epsilon),
-    )
 
 
 def exact(size):
@@ -106,24 +57,7 @@ def test_vision_towers_of_timm(name):
 
 @pytest.mark.parametrize("size", [SIGLIP, PE_CORE], ids=["siglip", "clip"])
 def test_text_towers_of_open_clip(size):
-    text = size.text
-    tanh = {"approximate": "tanh"} if text.activation == "gelu_tanh" else {}
-    kinds = {
-        "last": {"no_causal_mask": True, "pool_type": "last", "proj_bias": True},
-        "end": {"pool_type": "argmax"},
-    }
-    model = TextTransformer(
-        context_length=size.context_length,
-        vocab_size=size.vocabulary,
-        width=text.width,
-        heads=text.heads,
-        layers=text.layers,
-        mlp_ratio=text.mlp / text.width,
-        output_dim=size.embedding,
-        act_layer=partial(torch.nn.GELU, **tanh),
-        norm_layer=partial(LayerNorm, eps=text.epsilon),
-        **kinds[text.reads],
-    )
+    model = text_model(size)
     peers.shaken(model)
     ours, _, ids = peers.features(size, {"text": peers.open_clip_text(model, size)})
     peers.same(ours["text"], model(torch.tensor(ids).long()))

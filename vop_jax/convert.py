@@ -5,8 +5,9 @@
     python -m vop_jax.convert --input=clip-vit-b32 --output=back --to=openai
 
 The input's format is detected from its content: OpenAI's `.pt` (TorchScript or state
-dict), Hugging Face CLIP folders, open_clip's ViT models, the authors' VoP on
-ModelScope, and runs of this project. The output is a Hugging Face CLIP folder, with a
+dict), Hugging Face folders of CLIP, MetaCLIP 2 and SigLIP, open_clip's ViT, SigLIP,
+PE-Core and EVA02 models, PE-Core's `.pt`, big_vision's `.npz` of SigLIP, the authors'
+VoP on ModelScope, and runs of this project. The output is a Hugging Face CLIP folder, with a
 `tuned.safetensors` if anything was added to the CLIP; or OpenAI's or ModelScope's file.
 No code in a file is ever run, and torch is not needed.
 """
@@ -40,7 +41,7 @@ def main() -> int | None:
         "--input",
         type=local_path,
         required=True,
-        help=f"file, folder, or the name of a CLIP: demo, {', '.join(HUB_NAMES)}",
+        help=f"file, folder, or the name of a model: demo, {', '.join(HUB_NAMES)}",
     )
     parser.add_argument("--output", type=local_path, required=True, help="a new folder")
     parser.add_argument(
@@ -49,7 +50,7 @@ def main() -> int | None:
     parser.add_argument(
         "--activation",
         default="",
-        choices=("quick_gelu", "gelu"),
+        choices=("quick_gelu", "gelu", "gelu_tanh"),
         help="of both towers, if the input does not state it (default: the input's)",
     )
     parser.add_argument(

@@ -4,7 +4,7 @@
         --topology=v5e:4x4 [--caption_tokens=32] [--search] [--json]
 
 Compiles the training and evaluation steps for that slice with libtpu. All values are
-per chip. `backbone` is a folder, or one of vit_b32, vit_b16, vit_l14, vit_l14_336; no
+per chip. `backbone` is a folder, or a short name such as vit_b32 or siglip2_b16; no
 weights are read. `--search` also searches for the largest batch that fits, which takes
 several more compilations.
 """

@@ -62,9 +62,9 @@ class RunConfig:
     Attributes:
         method: a row of the method table: what is prompted and what is trained.
         dataset: a row of the table of data sets.
-        backbone: a Hugging Face CLIP folder, its name on the hub, `vit_b32`, `vit_b16`,
-            `vit_l14` or `vit_l14_336` for OpenAI's there, or `demo` for the embedded
-            one.
+        backbone: a Hugging Face CLIP folder, its name on the hub, a short name of
+            `families.HUB_NAMES` (`vit_b32` for OpenAI's there), or `demo` for the
+            embedded one.
         data_dir: where prepared data sets are.
         seed: seed of the prompts' initial values and of the order of the data.
         epochs: number of epochs.
@@ -187,6 +187,7 @@ def default_values(
         UserError: there is no such method or data set, or no such backbone on the hub.
     """
     preset, row = find_preset(dataset), find_method(method)
+    backbone = backbone or preset.backbone
     known = known_size(backbone)
     named = known.vision.layers if known else _vision_layers(backbone)
     layers = named or preset.vision_layers
@@ -194,7 +195,7 @@ def default_values(
     values = {
         "method": method,
         "dataset": dataset,
-        "backbone": backbone or preset.backbone,
+        "backbone": backbone,
         "data_dir": "data",
         "seed": 0,
         "train_on_holdout": False,

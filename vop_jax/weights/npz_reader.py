@@ -6,6 +6,7 @@ whatever it holds. No pickle is read, so that no code in a file is ever run.
 
 import io
 import math
+import tokenize
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -25,6 +26,10 @@ from data_pipelines.files.zip_records import BadZip, ZipRecords
 _SUFFIX = ".npy"
 # Bytes of a record that hold its header; a header of NumPy's takes 128.
 _HEAD = 4_096
+_UNREADABLE = (
+    *(ArithmeticError, LookupError, MemoryError, RecursionError, SyntaxError),
+    *(TypeError, ValueError, tokenize.TokenError),
+)
 _READERS = {
     (1, 0): npy.read_array_header_1_0,
     (2, 0): npy.read_array_header_2_0,
@@ -91,7 +96,8 @@ class NpzFile:
         try:
             read = _READERS[npy.read_magic(file)]
             shape, fortran, dtype = read(file, max_header_size=_HEAD)
-        except (ValueError, KeyError, SyntaxError, RecursionError, MemoryError):
+        # NumPy parses it as Python's own text, which fails in any way.
+        except _UNREADABLE:
             raise UserError(
                 f"{where} has no header of a NumPy array; fetch the file again"
             ) from None

@@ -9,10 +9,10 @@ import pytest
 import safetensors.numpy
 
 from data_pipelines.console.errors import UserError
+from vop_jax.model.clip.families import SIZES
 from vop_jax.model.clip.sizes import (
     PIXEL_DEVIATION,
     PIXEL_MEAN,
-    SIZES,
     ClipSize,
     TextSize,
     VisionSize,

@@ -1,4 +1,4 @@
-"""SigLIP's `.npz` of big_vision and PE-Core's own `.pt`, converted; and damaged ones."""
+"""SigLIP's `.npz` of big_vision and PE-Core's own `.pt`; and damaged ones."""
 
 import dataclasses
 import zipfile
@@ -10,10 +10,11 @@ from small_clip import random_params
 from small_families import PE_CORE, PE_CORE_G, SIGLIP
 
 from data_pipelines.console.errors import UserError
-from vop_jax.model.clip.sizes import Rotary
+from vop_jax.model.clip.sizes import FrameRecipe, Rotary
 from vop_jax.weights.backbone import load_backbone
 from vop_jax.weights.clip_export import convert
 
+HALF = (0.5, 0.5, 0.5)
 # As many heads of the pooling as Perception Encoder's have.
 PE = {
     name: dataclasses.replace(
@@ -242,10 +243,7 @@ def test_perception_encoders_own_file(name, tmp_path):
     found = load_backbone(tmp_path / "ours")
     same(found.params, params)
     assert found.size == dataclasses.replace(size, frames=found.size.frames)
-    assert (found.size.frames.resize, found.size.frames.filter) == (
-        "squash",
-        "bilinear",
-    )
+    assert found.size.frames == FrameRecipe("squash", "bilinear", HALF, HALF)
 
 
 def test_a_captioners_pooling_is_refused(tmp_path):

@@ -86,8 +86,8 @@ PRESETS = {
         log_every=5,
         save_every=80,
     ),
-    # A preset's default is the paper's setting: OpenAI's ViT-B/32, 12 frames, batches of
-    # 32 pairs of a video and a caption, 5 epochs.
+    # A preset's default is the paper's setting: OpenAI's ViT-B/32, 12 frames, batches
+    # of 32 pairs of a video and a caption, 5 epochs.
     "msrvtt_9k": Preset(save_every=1000),
     "msrvtt_7k": Preset(save_every=1000),
     "didemo": Preset(save_every=250),

@@ -209,9 +209,8 @@ def test_parts_that_are_wrapped():
         ("lstm_visual.weight_ih_l0", "CLIP4Clip's seqLSTM"),
         ("cross.embeddings.position_embeddings.weight", "CLIP4Clip's tightTransf"),
         ("mit.encoder.layers.0.layer_norm1.weight", "X-CLIP"),
-        ("vision_model.head.probe", "a SigLIP"),
-        ("visual.trunk.pos_embed", "with a tower of timm"),
-        ("visual.attn_pool.query", "pools by attention"),
+        ("visual.attn_pool.query", "pools by several queries"),
+        ("text_decoder.ln_1.weight", "a captioner"),
     ],
 )
 def test_other_models_are_called_what_they_are(name, says, tmp_path):

@@ -15,14 +15,14 @@ from vop_jax.model.clip.sizes import ClipSize, TextSize, VisionSize
 from vop_jax.weights.families import FAMILIES, family_of
 from vop_jax.weights.tensors import Tensor
 
-# Tower -> width -> heads of every ViT that OpenAI, LAION, MetaCLIP, Google, Meta or
-# open_clip have published (open_clip 3.3.0, `model_configs`).
+# Tower -> width -> heads of every ViT that OpenAI, LAION, MetaCLIP or open_clip have
+# published (open_clip 3.3.0, `model_configs`).
 PUBLISHED_HEADS = {
     "vision": {
-        **{192: 3, 384: 6, 512: 8, 768: 12, 896: 14, 1024: 16, 1152: 16},
-        **{1280: 16, 1408: 16, 1536: 16, 1664: 16, 1792: 16},
+        **{384: 6, 512: 8, 768: 12, 896: 14, 1024: 16},
+        **{1280: 16, 1408: 16, 1664: 16, 1792: 16},
     },
-    "text": {256: 4, 384: 6, 512: 8, 640: 10, 768: 12, 1024: 16, 1152: 16, 1280: 20},
+    "text": {256: 4, 384: 6, 512: 8, 640: 10, 768: 12, 1024: 16, 1280: 20},
 }
 # Up to this width all published towers have heads of 64, as OpenAI's code assumes.
 _WIDEST_OF_64 = 1024
@@ -48,9 +48,14 @@ def template_of(family: str, *, class_token: bool = True) -> ClipSize:
 class _Shapes:
     """The shapes of a model's tensors, and the assumptions made of them."""
 
-    def __init__(self, clip: Mapping[str, Tensor], where: str):
+    def __init__(self, clip: Mapping[str, Tensor], family: str, where: str):
         self.clip, self.where = clip, where
         self.assumed: list[str] = []
+        model_type = FAMILIES[family].model_type
+        # The published models that its format can be of.
+        self.published = [
+            x for x in SIZES.values() if FAMILIES[x.family].model_type == model_type
+        ]
 
     def of(self, name: str, axes: int) -> tuple[int, ...]:
         """The shape of a tensor with so many axes."""
@@ -98,14 +103,15 @@ class _Shapes:
 
     def _heads(self, kind: str, width: int, heads: int, layers: int) -> int:
         if not heads and layers > 1:
-            heads = heads_of(kind, width)
+            alike = {x.tower(kind).width: x.tower(kind).heads for x in self.published}
+            heads = heads_of(kind, width) or alike.get(width, 0)
             if not heads:
                 raise UserError(
                     f"{self.where} does not say how many heads its {kind} tower of "
                     f"width {width} has, and no published CLIP's has that width; pass "
                     "--heads=VISION,TEXT"
                 )
-            if width not in PUBLISHED_HEADS[kind]:
+            if width not in alike and width not in PUBLISHED_HEADS[kind]:
                 self.assumed.append(f"{heads} heads of 64 in the {kind} tower")
         if not heads or width % heads or layers < 2:
             raise UserError(
@@ -114,7 +120,7 @@ class _Shapes:
             )
         return heads
 
-    def image_size(self, family: str, stated: int, class_token: bool) -> int:
+    def image_size(self, stated: int, class_token: bool) -> int:
         """The image size: patches form a square, besides a class token's position."""
         width, _, _, patch = self.of(f"{_VISION}.patch_embedding.weight", 4)
         positions, _ = self.of(f"{_VISION}.position_embedding.weight", 2)
@@ -131,12 +137,10 @@ class _Shapes:
                 )
             return stated
         # Pixels may be left over beside the patches.
-        model_type = FAMILIES[family].model_type
         published = {
             size.image_size
-            for size in SIZES.values()
-            if FAMILIES[size.family].model_type == model_type
-            and (size.vision.width, size.patch_size, size.grid) == (width, patch, side)
+            for size in self.published
+            if (size.vision.width, size.patch_size, size.grid) == (width, patch, side)
         }
         if published and side * patch not in published:
             size = min(published)
@@ -175,7 +179,7 @@ def size_of(
     Raises:
         UserError: the shapes are not such a model's, or the number of heads is unknown.
     """
-    shapes = _Shapes(clip, where)
+    shapes = _Shapes(clip, family, where)
     class_token = f"{_VISION}.class_embedding" in clip or family == "clip"
     vocabulary, _ = shapes.of(f"{_TEXT}.token_embedding.weight", 2)
     context, _ = shapes.of(f"{_TEXT}.position_embedding.weight", 2)
@@ -216,7 +220,7 @@ def size_of(
             causal=usual.text.causal,
             reads=usual.text.reads,
         ),
-        image_size=shapes.image_size(family, image_size, class_token),
+        image_size=shapes.image_size(image_size, class_token),
         patch_size=patch,
         vocabulary=vocabulary,
         context_length=context,

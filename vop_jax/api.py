@@ -33,6 +33,7 @@ from vop_jax.model.stored import store_frozen
 from vop_jax.model.tree_paths import from_paths, paths
 from vop_jax.surface.inputs import (
     MOST_FRAMES,
+    check_padded,
     file_of,
     kind_of,
     path_of,
@@ -216,12 +217,7 @@ class Model:
         if ids.size and (ids.min() < 0 or ids.max() >= size.vocabulary):
             raise UserError(f"token ids must be from 0 to {size.vocabulary - 1}")
         if size.full_captions:
-            if ids.shape[1] != longest:
-                raise UserError(
-                    f"this model reads all {longest} positions of a text, padding "
-                    f"included; pass {longest} token ids per text, padded as its "
-                    "tokenizer does"
-                )
+            check_padded(ids, longest)
             return self._embedder.texts(self.variables, ids.astype(np.int32))
         if not (ids[:, :longest] == size.eos_id).any(axis=1).all():
             raise UserError(

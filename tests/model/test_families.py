@@ -34,7 +34,7 @@ CONFIGS = {
     "adapter_ffn": PromptConfig(adapter="mlp", adapter_width=4),
 }
 # One program holds the most; the others repeat parts of it.
-QUICK = {"siglip": ("vop_fc",), "pe_core": ("vop_f",), "eva02": ("vop_fp",)}
+QUICK = {"siglip": ("vop_fc",), "eva02": ("vop_f",)}
 CASES = [
     pytest.param(
         family,

@@ -384,7 +384,7 @@ def test_convert_writes_clips_tokenizer_where_the_model_has_none(tmp_path, own):
     if own:
         (source / own).write_text("its own")
     clip = {"logit_scale": tensor_of(np.ones((), np.float32))}
-    given = SimpleNamespace(clip=clip, size=SIZE, folder=source, added={})
+    given = SimpleNamespace(clip=clip, size=SIZE, folder=source, added={}, cleaning="")
     write_hugging_face(given, output)
     assert (output / "tokenizer.json").exists() == (own != "vocab.json")
     if own:

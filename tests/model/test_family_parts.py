@@ -28,6 +28,7 @@ from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.shapes import abstract_variables
 from vop_jax.model.trained import lacking_parameters, trained_mask
 from vop_jax.model.tree_paths import paths
+from vop_jax.surface.inputs import check_padded
 from vop_jax.training.config import check_config, default_values
 from vop_jax.training.preflight import check_backbone
 
@@ -116,6 +117,12 @@ def test_captions_that_are_read_to_the_end_are_never_cut():
     other = np.where(ids == 0, 1, ids)
     changed = Embedder(model, mesh).texts(variables, other)
     assert np.abs(changed - found).max() > 1e-3
+
+
+def test_ids_of_texts_whose_padding_is_read_are_complete():
+    check_padded(np.zeros((2, 10), np.int32), 10)
+    with pytest.raises(UserError, match="pass 10 token ids per text, padded as its"):
+        check_padded(np.zeros((2, 9), np.int32), 10)
 
 
 @pytest.mark.parametrize(

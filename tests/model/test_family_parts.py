@@ -26,8 +26,11 @@ from vop_jax.model.embedder import Embedder
 from vop_jax.model.methods import BACKBONE, METHODS
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.shapes import abstract_variables
-from vop_jax.model.trained import lacking_parameters, trained_mask
+from vop_jax.model.trained import lacking_parameters, select, trained_mask
 from vop_jax.model.tree_paths import paths
+from vop_jax.optimization.config import OptimizerConfig
+from vop_jax.optimization.optimizer import make_optimizer
+from vop_jax.optimization.train_step import initial_state, make_train_step, merge
 from vop_jax.surface.inputs import check_padded
 from vop_jax.training.config import check_config, default_values
 from vop_jax.training.preflight import check_backbone
@@ -267,3 +270,31 @@ def test_kernels_of_every_part_are_sharded():
     # A hidden width that is not divisible: the other axis is.
     leaf = {"mlp": {"fc_2": {"kernel": jax.ShapeDtypeStruct((7, 8), jnp.float32)}}}
     assert paths(tree_specs(mesh, leaf))["mlp/fc_2/kernel"] == P(None, "fsdp")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "method", "loss"),
+    [("siglip", "vop_c", "sigmoid"), ("eva02", "bias", "auto")],
+)
+def test_only_the_trained_leaves_change(family, method, loss):
+    size, row = FAMILIES[family], METHODS[method]
+    config = row.prompt_config(size.vision.layers, 2)
+    variables = draw(size, config)
+    mask = trained_mask(variables, row.trained)
+    trainable, frozen = (select(variables, mask, trained=x) for x in (True, False))
+    optimizer = make_optimizer(OptimizerConfig(warmup=0), trainable, 10)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    step = make_train_step(DualEncoder(size, config), optimizer, mesh, loss=loss)
+    ids = np.full((4, size.context_length), size.eos_id, np.int32)
+    ids[:, 0] = [3, 4, 5, 6]
+    state, metrics = jax.jit(step)(
+        initial_state(trainable, optimizer, 1e-3),
+        frozen,
+        {"frames": frames_of(size, 4), "text_ids": ids},
+    )
+    assert np.isfinite(metrics["loss"])
+    after, chosen = paths(merge(state.trainable, frozen)), paths(mask)
+    for path, before in paths(variables).items():
+        same = np.array_equal(before, after[path])
+        assert same != chosen[path], path

@@ -15,6 +15,8 @@ from data_pipelines.console.errors import UserError
 from vop_jax.devices.config import MeshConfig
 from vop_jax.devices.flops import count_flops
 from vop_jax.devices.mesh import make_mesh, tree_specs
+from vop_jax.model.clip import layers
+from vop_jax.model.clip.attention import attend
 from vop_jax.model.clip.families import SIZES
 from vop_jax.model.clip.pooling import Pooling
 from vop_jax.model.clip.rotary import rotation_of
@@ -169,6 +171,31 @@ def test_prompts_are_not_turned(prompts):
     )
     difference = np.abs(here - there).max()
     assert difference > 1e-3 if prompts else difference < 1e-5
+
+
+def test_the_kernel_for_long_sequences_gets_turned_rows(monkeypatch):
+    """Two frames attend jointly, each patch turned by its place in its own frame."""
+    size = PE_CORE.vision
+    rotation = rotation_of(size.rotary, 3, 8, before=1)
+    tokens = jnp.asarray(
+        np.random.default_rng(0).normal(size=(1, 1, 20, 24)), "float32"
+    )
+    block = layers.Block(size, splash=True)
+    params = block.init(jax.random.key(0), tokens)
+    given = []
+
+    def kernel(query, keys, values):
+        given.append(keys[0])
+        return attend(query, keys, values)
+
+    plain = block.apply(params, tokens, rotation=rotation)
+    monkeypatch.setattr(layers, "pays", lambda query, mask: mask is None)
+    monkeypatch.setattr(layers, "splash_attend", kernel)
+    np.testing.assert_array_equal(block.apply(params, tokens, rotation=rotation), plain)
+    block.apply(params, tokens)
+    turned, still = given
+    np.testing.assert_array_equal(turned[0, 0, ::10], still[0, 0, ::10])
+    assert np.abs(turned - still)[0, 0, [9, 19]].max(axis=(1, 2)).min() > 1e-2
 
 
 @pytest.mark.parametrize(

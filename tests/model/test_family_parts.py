@@ -15,6 +15,8 @@ from data_pipelines.console.errors import UserError
 from vop_jax.devices.config import MeshConfig
 from vop_jax.devices.flops import count_flops
 from vop_jax.devices.mesh import make_mesh, tree_specs
+from vop_jax.model.clip import layers
+from vop_jax.model.clip.attention import attend
 from vop_jax.model.clip.families import SIZES
 from vop_jax.model.clip.pooling import Pooling
 from vop_jax.model.clip.rotary import rotation_of
@@ -26,8 +28,12 @@ from vop_jax.model.embedder import Embedder
 from vop_jax.model.methods import BACKBONE, METHODS
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.shapes import abstract_variables
-from vop_jax.model.trained import lacking_parameters, trained_mask
+from vop_jax.model.trained import lacking_parameters, select, trained_mask
 from vop_jax.model.tree_paths import paths
+from vop_jax.optimization.config import OptimizerConfig
+from vop_jax.optimization.optimizer import make_optimizer
+from vop_jax.optimization.train_step import initial_state, make_train_step, merge
+from vop_jax.surface.inputs import check_padded
 from vop_jax.training.config import check_config, default_values
 from vop_jax.training.preflight import check_backbone
 
@@ -118,6 +124,12 @@ def test_captions_that_are_read_to_the_end_are_never_cut():
     assert np.abs(changed - found).max() > 1e-3
 
 
+def test_ids_of_texts_whose_padding_is_read_are_complete():
+    check_padded(np.zeros((2, 10), np.int32), 10)
+    with pytest.raises(UserError, match="pass 10 token ids per text, padded as its"):
+        check_padded(np.zeros((2, 9), np.int32), 10)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -159,6 +171,31 @@ def test_prompts_are_not_turned(prompts):
     )
     difference = np.abs(here - there).max()
     assert difference > 1e-3 if prompts else difference < 1e-5
+
+
+def test_the_kernel_for_long_sequences_gets_turned_rows(monkeypatch):
+    """Two frames attend jointly, each patch turned by its place in its own frame."""
+    size = PE_CORE.vision
+    rotation = rotation_of(size.rotary, 3, 8, before=1)
+    tokens = jnp.asarray(
+        np.random.default_rng(0).normal(size=(1, 1, 20, 24)), "float32"
+    )
+    block = layers.Block(size, splash=True)
+    params = block.init(jax.random.key(0), tokens)
+    given = []
+
+    def kernel(query, keys, values):
+        given.append(keys[0])
+        return attend(query, keys, values)
+
+    plain = block.apply(params, tokens, rotation=rotation)
+    monkeypatch.setattr(layers, "pays", lambda query, mask: mask is None)
+    monkeypatch.setattr(layers, "splash_attend", kernel)
+    np.testing.assert_array_equal(block.apply(params, tokens, rotation=rotation), plain)
+    block.apply(params, tokens)
+    turned, still = given
+    np.testing.assert_array_equal(turned[0, 0, ::10], still[0, 0, ::10])
+    assert np.abs(turned - still)[0, 0, [9, 19]].max(axis=(1, 2)).min() > 1e-2
 
 
 @pytest.mark.parametrize(
@@ -260,3 +297,31 @@ def test_kernels_of_every_part_are_sharded():
     # A hidden width that is not divisible: the other axis is.
     leaf = {"mlp": {"fc_2": {"kernel": jax.ShapeDtypeStruct((7, 8), jnp.float32)}}}
     assert paths(tree_specs(mesh, leaf))["mlp/fc_2/kernel"] == P(None, "fsdp")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "method", "loss"),
+    [("siglip", "vop_c", "sigmoid"), ("eva02", "bias", "auto")],
+)
+def test_only_the_trained_leaves_change(family, method, loss):
+    size, row = FAMILIES[family], METHODS[method]
+    config = row.prompt_config(size.vision.layers, 2)
+    variables = draw(size, config)
+    mask = trained_mask(variables, row.trained)
+    trainable, frozen = (select(variables, mask, trained=x) for x in (True, False))
+    optimizer = make_optimizer(OptimizerConfig(warmup=0), trainable, 10)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    step = make_train_step(DualEncoder(size, config), optimizer, mesh, loss=loss)
+    ids = np.full((4, size.context_length), size.eos_id, np.int32)
+    ids[:, 0] = [3, 4, 5, 6]
+    state, metrics = jax.jit(step)(
+        initial_state(trainable, optimizer, 1e-3),
+        frozen,
+        {"frames": frames_of(size, 4), "text_ids": ids},
+    )
+    assert np.isfinite(metrics["loss"])
+    after, chosen = paths(merge(state.trainable, frozen)), paths(mask)
+    for path, before in paths(variables).items():
+        same = np.array_equal(before, after[path])
+        assert same != chosen[path], path

@@ -187,10 +187,13 @@ def test_a_run_without_a_backbone_is_one_line(tmp_path):
 
 
 def test_sizes_that_no_tensor_fills_take_no_memory(clip):
-    """A header of one tensor, and a configuration of petabytes."""
+    """A header of two tensors, and a configuration of petabytes."""
     path = clip / "model.safetensors"
     named = safetensors.numpy.load_file(path)
-    safetensors.numpy.save_file({"logit_scale": named["logit_scale"]}, path)
+    name = "vision_model.embeddings.patch_embedding.weight"
+    patches = np.zeros((16_384, *named[name].shape[1:]), np.float32)
+    kept = {"logit_scale": named["logit_scale"], name: patches}
+    safetensors.numpy.save_file(kept, path)
     config = json.loads((clip / "config.json").read_text())
     for tower in ("vision_config", "text_config"):
         config[tower] |= {"hidden_size": 16_384, "num_hidden_layers": 1_024}

@@ -28,7 +28,7 @@ def work(size: str, scan: bool) -> None:
 
     from vop_jax.devices.config import MeshConfig
     from vop_jax.devices.mesh import make_mesh
-    from vop_jax.model.clip.sizes import SIZES
+    from vop_jax.model.clip.families import SIZES
     from vop_jax.plan.programs import RunPrograms
     from vop_jax.training.config import check_config, default_values
 

@@ -21,8 +21,9 @@ from flax import traverse_util
 from data_pipelines.console.arguments import Parser
 from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.terminal import table
+from vop_jax.model.clip.families import SIZES
 from vop_jax.model.clip.param_shapes import param_shapes
-from vop_jax.model.clip.sizes import SIZES, ClipSize
+from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.weights.backbone import save_backbone
 from vop_jax.weights.clip_import import open_clip_source
 from vop_jax.weights.clip_names import to_modelscope, to_openai

@@ -26,7 +26,7 @@ import cv2  # pyright: ignore[reportMissingImports]
 import numpy as np
 
 from data_pipelines.decoding.frames import decode_uniform
-from data_pipelines.decoding.images import resize_and_crop
+from data_pipelines.decoding.images import resize_frame
 from data_pipelines.decoding.sampling import uniform_indices
 
 FRAMES, SIZE = 12, 224
@@ -87,7 +87,7 @@ def encode(path: Path, frames: np.ndarray, group: str) -> None:
 def ours(path: Path) -> np.ndarray:
     """As `data_pipelines.prepare` does it."""
     frames = decode_uniform(path, FRAMES).frames
-    return np.stack([resize_and_crop(frame, SIZE) for frame in frames])
+    return np.stack([resize_frame(frame, SIZE) for frame in frames])
 
 
 def read(capture: cv2.VideoCapture, index: int) -> np.ndarray:
@@ -96,7 +96,7 @@ def read(capture: cv2.VideoCapture, index: int) -> np.ndarray:
     found, frame = capture.read()
     if not found:
         raise RuntimeError(f"no frame {index}")
-    return resize_and_crop(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), SIZE)
+    return resize_frame(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), SIZE)
 
 
 def seek(path: Path) -> np.ndarray:

@@ -28,7 +28,7 @@ def problem(method: str, batch: int) -> tuple[Any, ...]:
     """The size, prompts, random variables and a random batch of a method."""
     import jax
 
-    from vop_jax.model.clip.sizes import SIZES
+    from vop_jax.model.clip.families import SIZES
     from vop_jax.model.methods import METHODS
     from vop_jax.model.shapes import abstract_variables
 

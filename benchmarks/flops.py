@@ -1,56 +1,103 @@
-"""FLOPs of a train step and of a forward pass of every method, ViT-B/32.
+"""FLOPs of a train step and of a forward pass: every method, every family.
 
     python -m benchmarks.flops [--output=FILE]
 
 Counts the matrix products for 4 videos of 12 frames and captions of 32 tokens, with
-unrolled layers; nothing is compiled or run.
+unrolled layers; nothing is compiled or run. Methods are counted on ViT-B/32, families
+with `vop` beside the naive form of the tests: prompts as tokens that run through every
+part of every layer, all rows of the last layer, captions of full length.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from benchmarks.report import publish
+from tests.helpers import naive
 from vop_jax.devices.config import MeshConfig
 from vop_jax.devices.flops import count_flops
 from vop_jax.devices.mesh import make_mesh
-from vop_jax.model.clip.sizes import SIZES
+from vop_jax.model.clip.families import SIZES
+from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.methods import METHODS
 from vop_jax.model.shapes import abstract_variables
 from vop_jax.model.trained import select, trained_mask
-from vop_jax.optimization.train_step import make_loss_and_gradient
+from vop_jax.optimization.losses import contrastive_loss
+from vop_jax.optimization.train_step import make_loss_and_gradient, merge
 
 BATCH, FRAMES, TOKENS = 4, 12, 32
-SIZE = SIZES["vit_b32"]
+FAMILIES = (
+    *("vit_b32", "laion_h14", "siglip_b16", "siglip_so400m14_384"),
+    *("pe_core_b16", "pe_core_l14_336", "eva02_b16", "eva02_l14"),
+)
 
 
-def count(name: str) -> dict[str, float]:
-    """GFLOP of one method."""
+def problem(size: ClipSize, name: str, tokens: int) -> tuple[Any, Any, Any, Any]:
+    """A method's prompts, trained and frozen leaves, and a batch; shapes alone."""
     method = METHODS[name]
-    config = method.prompt_config(SIZE.vision.layers, FRAMES)
-    model = DualEncoder(SIZE, config, ComputeConfig(scan=False))
-    variables = abstract_variables(SIZE, config)
+    config = method.prompt_config(size.vision.layers, FRAMES)
+    variables = abstract_variables(size, config)
     mask = trained_mask(variables, method.trained)
-    side = SIZE.image_size
-    frames = jax.ShapeDtypeStruct((BATCH, FRAMES, side, side, 3), jnp.uint8)
-    ids = jax.ShapeDtypeStruct((BATCH, TOKENS), jnp.int32)
-    found = {"forward": count_flops(model.apply, variables, frames, ids) / 1e9}
-    if method.trained:
+    side = size.image_size
+    batch = {
+        "frames": jax.ShapeDtypeStruct((BATCH, FRAMES, side, side, 3), jnp.uint8),
+        "text_ids": jax.ShapeDtypeStruct((BATCH, tokens), jnp.int32),
+    }
+    trainable = select(variables, mask, trained=True)
+    return config, trainable, select(variables, mask, trained=False), batch
+
+
+def count(size: ClipSize, name: str) -> dict[str, float]:
+    """GFLOP of one method."""
+    tokens = size.context_length if size.full_captions else TOKENS
+    config, trainable, frozen, batch = problem(size, name, tokens)
+    model = DualEncoder(size, config, ComputeConfig(scan=False))
+    variables = merge(trainable, frozen)
+    found = {"forward": count_flops(model.apply, variables, *batch.values()) / 1e9}
+    if METHODS[name].trained:
         mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-        found["train_step"] = (
-            count_flops(
-                make_loss_and_gradient(model, mesh),
-                select(variables, mask, trained=True),
-                select(variables, mask, trained=False),
-                {"frames": frames, "text_ids": ids},
-            )
-            / 1e9
-        )
+        step = make_loss_and_gradient(model, mesh)
+        found["train_step"] = count_flops(step, trainable, frozen, batch) / 1e9
     return {key: round(value, 2) for key, value in found.items()}
+
+
+def count_naive(size: ClipSize, name: str) -> dict[str, float]:
+    """GFLOP of the naive form of the same method."""
+    config, trainable, frozen, batch = problem(size, name, size.context_length)
+
+    def loss(trainable: Any, frozen: Any, batch: dict[str, jax.Array]) -> jax.Array:
+        variables = merge(trainable, frozen)
+        encode: Callable[..., Any] = naive.encode_video
+        videos = jax.vmap(lambda video: encode(size, config, variables, video))(
+            batch["frames"]
+        )
+        texts = naive.encode_texts(size, config, variables, batch["text_ids"])
+        return contrastive_loss(videos, texts, variables["params"]["logit_scale"])
+
+    found = {
+        "forward": count_flops(loss, trainable, frozen, batch),
+        "train_step": count_flops(jax.grad(loss), trainable, frozen, batch),
+    }
+    return {k: round((x + of_patches(size)) / 1e9, 2) for k, x in found.items()}
+
+
+def of_patches(size: ClipSize) -> int:
+    """FLOPs of the patch embedding, a convolution there; it has no gradient."""
+    values = 3 * size.patch_size**2 * size.vision.width
+    return 2 * BATCH * FRAMES * size.patches * values
+
+
+def compare(size: ClipSize) -> dict[str, Any]:
+    """Both forms of `vop` on one backbone, and the ratio of their train steps."""
+    ours, plain = count(size, "vop"), count_naive(size, "vop")
+    ratio = ours["train_step"] / plain["train_step"]
+    return {"ours": ours, "naive": plain, "train_step_ratio": round(ratio, 3)}
 
 
 def main() -> None:
@@ -65,7 +112,8 @@ def main() -> None:
             "frames": FRAMES,
             "caption_tokens": TOKENS,
         },
-        "gflop": {name: count(name) for name in METHODS},
+        "gflop": {name: count(SIZES["vit_b32"], name) for name in METHODS},
+        "families": {name: compare(SIZES[name]) for name in FAMILIES},
     }
     publish(report, given.output)
 

@@ -45,6 +45,7 @@ from vop_jax.weights.backbone import save_backbone
 from vop_jax.weights.clip_export import convert
 from vop_jax.weights.clip_import import open_clip_source
 from vop_jax.weights.clip_names import to_modelscope, to_openai
+from vop_jax.weights.special_tokens import Ends
 from vop_jax.weights.tensors import Tensor, tensor_of, write_safetensors
 from vop_jax.weights.torch_writer import write_torch
 
@@ -128,7 +129,9 @@ def _child(pipe: Any, folder: Path, files: dict[str, bytes]) -> None:
 
     backbone.param_shapes = shapes
     # A file of a small vocabulary does not say it, and a larger one takes minutes more.
-    clip_source.end_token = lambda folder, vocabulary, stated, where: vocabulary - 1
+    clip_source.caption_ends = lambda folder, size, stated, where: Ends(
+        size.vocabulary - 2, size.vocabulary - 1
+    )
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for name, data in files.items():
         if attempt(name, data, folder)["answer"] != "converted":

@@ -53,7 +53,7 @@ def problem():
     """Random backbone weights by path, prompts, frames and token ids."""
     import jax
 
-    from vop_jax.model.clip.sizes import SIZES
+    from vop_jax.model.clip.families import SIZES
     from vop_jax.model.methods import METHODS
     from vop_jax.model.shapes import abstract_variables
 
@@ -164,7 +164,7 @@ class TorchSide:
         import torch
 
         from benchmarks.plain_vop import PlainVop, load
-        from vop_jax.weights.backbone import RECORDS, layer_count
+        from vop_jax.weights.backbone_records import RECORDS, layer_count
         from vop_jax.weights.records import to_names
 
         torch.set_num_threads(2)

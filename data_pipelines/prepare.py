@@ -14,12 +14,20 @@ on to Beam:
         --sdk_container_image=IMAGE
 """
 
+import argparse
+import importlib
+from typing import Any
+
 from data_pipelines.catalog.table import DATASETS
 from data_pipelines.console.arguments import Parser, local_path
-from data_pipelines.console.errors import command
+from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.ranges import number
 from data_pipelines.console.terminal import quiet_libraries, say
+from data_pipelines.decoding.resizing import CLIP_RESIZING, FILTERS, RESIZES, Resizing
 from data_pipelines.preparing.limits import FRAMES, SIDES, add_limits
+
+# The flags that say how frames are made.
+_FRAMES = ("image_size", "resize", "filter")
 
 
 @command
@@ -47,6 +55,22 @@ def main() -> None:
         type=number(int, SIDES),
         help=f"height and width, pixels {own('224, or 48 of demo')}",
     )
+    add(
+        "--backbone",
+        help="folder or name of the model that the frames are for, which says their "
+        "size, resizing and filter (default: none, and OpenAI's CLIP's)",
+    )
+    add(
+        "--resize",
+        choices=tuple(RESIZES),
+        help="whether the centre of a frame is cropped, or all of it squashed to a "
+        "square (default: crop)",
+    )
+    add(
+        "--filter",
+        choices=tuple(FILTERS),
+        help="of the resizing, antialiased (default: bicubic)",
+    )
     add_limits(add)
     add(
         "--allow_missing_test",
@@ -69,13 +93,15 @@ def main() -> None:
     # Imported late, so that the help and a typing mistake are answered without a wait.
     from data_pipelines.preparing.prepare import prepare, report_lines
 
+    image_size, resizing = _frames_of(flags)
     path = prepare(
         flags.dataset,
         flags.output,
         videos=flags.videos,
         annotations=flags.annotations,
         num_frames=flags.num_frames,
-        image_size=flags.image_size,
+        image_size=image_size,
+        resizing=resizing,
         allow_missing_test=flags.allow_missing_test,
         workers=flags.workers,
         seconds=flags.seconds,
@@ -87,6 +113,31 @@ def main() -> None:
     for line in report_lines(path):
         say(line)
     say(f"prepared {flags.dataset} in {path}")
+
+
+def _frames_of(flags: argparse.Namespace) -> tuple[int | None, Resizing]:
+    """The image size, None for the data set's own, and the resizing.
+
+    Raises:
+        UserError: the flags state other frames than the backbone wants.
+    """
+    asked = flags.image_size, flags.resize, flags.filter
+    wanted: tuple[Any, ...] = None, *CLIP_RESIZING
+    if flags.backbone:
+        # By name: nothing here imports the packages of the model.
+        models = importlib.import_module("vop_jax.weights.frame_recipes")
+        wanted = models.prepared_frames(flags.backbone)
+        for name, given, own in zip(_FRAMES, asked, wanted, strict=True):
+            if given not in (None, own):
+                raise UserError(
+                    f"--{name}={given}, but {flags.backbone} wants {own}; leave "
+                    f"--{name} out, or use another --backbone"
+                )
+    size, *resizing = (
+        own if given is None else given
+        for given, own in zip(asked, wanted, strict=True)
+    )
+    return size, Resizing(*resizing)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ Nothing here imports TensorFlow.
 import contextlib
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Collection, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -35,6 +34,7 @@ from vop_jax.model.stored import store_frozen
 from vop_jax.model.tree_paths import from_paths, paths
 from vop_jax.surface.inputs import (
     MOST_FRAMES,
+    check_padded,
     file_of,
     kind_of,
     path_of,
@@ -45,6 +45,7 @@ from vop_jax.surface.inputs import (
 )
 from vop_jax.surface.video_reader import (
     EncodedVideos,
+    FrameForm,
     each_video,
     good_videos,
     in_batches,
@@ -55,6 +56,8 @@ from vop_jax.surface.video_reader import (
 )
 from vop_jax.weights.backbone import Backbone, load_backbone
 from vop_jax.weights.file_names import TUNED
+from vop_jax.weights.fingerprint import fingerprint_of
+from vop_jax.weights.frame_recipes import resizing_of
 from vop_jax.weights.model_path import model_parts
 from vop_jax.weights.tokenizer import load_tokenizer
 from vop_jax.weights.tuned import Tuned, load_tuned
@@ -77,8 +80,8 @@ class Model:
         tokenizer: strings -> token ids `int32 [B, N]`.
         num_frames: F, the number of frames that `read_video` takes of a video.
         metadata: of the tuned file; empty without one.
-        fingerprint: sha256 over the weights of the backbone, the tuned parameters and
-            the compute dtype.
+        fingerprint: sha256 over the weights of the backbone, the tuned parameters,
+            how frames are made, and the compute dtype.
     """
 
     backbone: Backbone
@@ -98,6 +101,12 @@ class Model:
     def image_size(self) -> int:
         """Height and width of a frame, pixels."""
         return self.backbone.size.image_size
+
+    @property
+    def _frames(self) -> FrameForm:
+        """Which frames are made of a file, as the backbone was trained."""
+        resizing = resizing_of(self.backbone.size)
+        return FrameForm(self.num_frames, self.image_size, resizing)
 
     @property
     def dtype(self) -> str:
@@ -144,8 +153,8 @@ class Model:
         Args:
             videos: RGB frames as one array, or an iterable (list, generator, table
                 column) of video file paths, of frames `uint8 [F, H, W, 3]`, or of both.
-                Frames of another size than the backbone's are resized and cropped as
-                CLIP does. F may be any number, unless tuned parameters belong to frame
+                Frames of another size than the backbone's are resized as it was
+                trained. F may be any number, unless tuned parameters belong to frame
                 positions. A generator is read only as far as needed.
             batch_size: the most videos to embed at once.
             on_error: with "skip", a video that cannot be decoded is skipped and
@@ -181,9 +190,7 @@ class Model:
         return result_of(on_error, features, kept, failed)
 
     def _reading(self, items: Iterable[Any], ahead: int, *, in_order: bool) -> Any:
-        reading = read_each(
-            items, self.num_frames, self.image_size, ahead, in_order=in_order
-        )
+        reading = read_each(items, self._frames, ahead, in_order=in_order)
         return contextlib.closing(reading)
 
     def encode_texts(
@@ -210,6 +217,9 @@ class Model:
             return np.zeros((0, size.embedding), np.float32)
         if ids.size and (ids.min() < 0 or ids.max() >= size.vocabulary):
             raise UserError(f"token ids must be from 0 to {size.vocabulary - 1}")
+        if size.full_captions:
+            check_padded(ids, longest)
+            return self._embedder.texts(self.variables, ids.astype(np.int32))
         if not (ids[:, :longest] == size.eos_id).any(axis=1).all():
             raise UserError(
                 f"every text must hold the EOT token {size.eos_id} within its first "
@@ -243,7 +253,7 @@ class Model:
             VideoError: the file cannot be decoded reliably.
             UserError: it is not a path.
         """
-        frames = read_file(path_of(path, "video"), self.num_frames, self.image_size)
+        frames = read_file(path_of(path, "video"), self._frames)
         if isinstance(frames, VideoError):
             raise frames
         return frames
@@ -270,7 +280,7 @@ class Model:
         if isinstance(found, np.ndarray):
             raise UserError(f"paths are {kind_of(paths)}; pass a list of paths")
         items = (path_of(path, "video") for path in found)
-        return moments_of(items, self.num_frames, self.image_size, seconds, ahead, cut)
+        return moments_of(items, self._frames, seconds, ahead, cut)
 
     def check_frames(self, count: int) -> None:
         """Checks that videos of so many frames can be embedded.
@@ -278,10 +288,8 @@ class Model:
         Raises:
             UserError: the tuned parameters belong to another number of frame positions.
         """
-        config = self.encoder.prompt_config
-        if count != config.num_frames and config.bound_to_frames(
-            self.backbone.size.vision.layers
-        ):
+        config, layers = self.encoder.prompt_config, self.backbone.size.vision.layers
+        if count != config.num_frames and config.bound_to_frames(layers):
             raise UserError(
                 f"{count} frames per video, but the tuned parameters belong to "
                 f"{config.num_frames} frame positions; use {config.num_frames} frames"
@@ -378,14 +386,6 @@ def _assemble(
     prompts = tuned.prompts if tuned else PromptConfig(num_frames=NUM_FRAMES)
     size = backbone.size
     renormalize = bool(metadata.get("renormalize_video", False))
-    # The same weights give other embeddings under another configuration.
-    parts = [backbone.sha256, str(prompts), str(renormalize)]
-    # float32 has no word of its own: indexes from before there was a choice stay valid.
-    parts += [] if compute.dtype == "float32" else [compute.dtype]
-    digest = hashlib.sha256(" ".join(parts).encode())
-    for name in sorted(leaves):
-        digest.update(name.encode())
-        digest.update(leaves[name].tobytes())
     return Model(
         backbone=backbone,
         params=params,
@@ -396,5 +396,7 @@ def _assemble(
         ),
         num_frames=prompts.num_frames,
         metadata=metadata,
-        fingerprint=digest.hexdigest(),
+        fingerprint=fingerprint_of(
+            *(backbone, leaves, prompts, compute.dtype), renormalize=renormalize
+        ),
     )

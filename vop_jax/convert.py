@@ -5,10 +5,11 @@
     python -m vop_jax.convert --input=clip-vit-b32 --output=back --to=openai
 
 The input's format is detected from its content: OpenAI's `.pt` (TorchScript or state
-dict), Hugging Face CLIP folders, open_clip's ViT models, the authors' VoP on
-ModelScope, and runs of this project. The output is a Hugging Face CLIP folder, with a
-`tuned.safetensors` if anything was added to the CLIP; or OpenAI's or ModelScope's file.
-No code in a file is ever run, and torch is not needed.
+dict), Hugging Face folders of CLIP, MetaCLIP 2 and SigLIP, open_clip's ViT, SigLIP,
+PE-Core and EVA02 models, PE-Core's `.pt`, big_vision's `.npz` of SigLIP, the authors'
+VoP on ModelScope, and runs of this project. The output is a Hugging Face folder, with a
+`tuned.safetensors` if anything was added to the model; or OpenAI's or ModelScope's
+file. No code in a file is ever run, and torch is not needed.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import re
 from data_pipelines.console.arguments import Parser, local_path
 from data_pipelines.console.errors import command
 from data_pipelines.console.terminal import quiet_libraries
-from vop_jax.model.clip.sizes import HUB_NAMES
+from vop_jax.model.clip.families import HUB_NAMES
 
 TARGETS = ("huggingface", "openai", "modelscope")
 
@@ -40,7 +41,7 @@ def main() -> int | None:
         "--input",
         type=local_path,
         required=True,
-        help=f"file, folder, or the name of a CLIP: demo, {', '.join(HUB_NAMES)}",
+        help=f"file, folder, or the name of a model: demo, {', '.join(HUB_NAMES)}",
     )
     parser.add_argument("--output", type=local_path, required=True, help="a new folder")
     parser.add_argument(
@@ -49,7 +50,7 @@ def main() -> int | None:
     parser.add_argument(
         "--activation",
         default="",
-        choices=("quick_gelu", "gelu"),
+        choices=("quick_gelu", "gelu", "gelu_tanh"),
         help="of both towers, if the input does not state it (default: the input's)",
     )
     parser.add_argument(

@@ -32,7 +32,7 @@ from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.ranges import SEEDS, Range, number
 from data_pipelines.console.terminal import say, warn
 from data_pipelines.preparing.limits import FRAMES
-from vop_jax.model.clip.sizes import HUB_NAMES
+from vop_jax.model.clip.families import HUB_NAMES
 from vop_jax.runtime.files import write_output
 from vop_jax.runtime.startup import start_up
 from vop_jax.scoring.ties import TIES
@@ -319,6 +319,7 @@ def _model_data(
     """The splits that a model is scored on, as its run read them."""
     from data_pipelines.feeding.loading import load_data, render_missing
     from vop_jax.runtime.processes import main_first
+    from vop_jax.weights.frame_recipes import resizing_of
 
     num_frames = given.num_frames or config.get("num_frames")
     if num_frames is None:
@@ -326,11 +327,13 @@ def _model_data(
         num_frames = model.num_frames if model.metadata else num_frames
     model.check_frames(num_frames)
     where = dataset, given.data_dir or config.get("data_dir", "data")
-    render_missing(*where, num_frames, model.image_size, once=main_first)
+    resizing = resizing_of(model.backbone.size)
+    render_missing(*where, num_frames, model.image_size, resizing, once=main_first)
     return load_data(
         *where,
         num_frames=num_frames,
         image_size=model.image_size,
+        resizing=resizing,
         tokenize=model.tokenizer,
         splits=splits,
         **{

@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags
 
 from data_pipelines.console.terminal import say, table
-from vop_jax.model.clip.sizes import SIZES, known_size
+from vop_jax.model.clip.families import SIZES, known_size
 from vop_jax.training.command_line import run_command
 
 # The percentages in Table 1 of the paper.
@@ -43,8 +43,9 @@ def run_parameters(given: Any) -> None:
     """Prints the counts."""
     # Imported late, so that the help and a typing mistake are answered without a wait.
     from vop_jax.model.counts import count_methods
+    from vop_jax.model.methods import METHODS
     from vop_jax.training.config import check_config
-    from vop_jax.weights.hugging_face_config import load_size
+    from vop_jax.weights.config_file import load_size
 
     size, num_frames = SIZES["vit_b32"], 12
     if given.config is not None:
@@ -73,6 +74,11 @@ def run_parameters(given: Any) -> None:
         ["method", "all", "%", "by the paper's rule", "%", "paper, ViT-B/32, %"],
         rows,
     )
+    if unfit := METHODS.keys() - counts.keys():
+        say(
+            f"without {', '.join(sorted(unfit))}: the backbone lacks parameters that "
+            "it would train"
+        )
 
 
 if __name__ == "__main__":

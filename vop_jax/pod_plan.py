@@ -4,7 +4,7 @@
         --topology=v5e:4x4 [--caption_tokens=32] [--search] [--json]
 
 Compiles the training and evaluation steps for that slice with libtpu. All values are
-per chip. `backbone` is a folder, or one of vit_b32, vit_b16, vit_l14, vit_l14_336; no
+per chip. `backbone` is a folder, or a short name such as vit_b32 or siglip2_b16; no
 weights are read. `--search` also searches for the largest batch that fits, which takes
 several more compilations.
 """
@@ -38,17 +38,19 @@ def run_pod_plan(given: Any) -> None:
     # A program for chips that are not there can be stored, but not loaded again.
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     from vop_jax.devices.mesh import make_mesh
-    from vop_jax.model.clip.sizes import known_size
+    from vop_jax.model.clip.families import known_size
     from vop_jax.plan.programs import RunPrograms
     from vop_jax.plan.report import make_report, show
     from vop_jax.plan.topology import find_topology
     from vop_jax.training.config import check_config
-    from vop_jax.weights.hugging_face_config import load_size
+    from vop_jax.training.preflight import check_backbone
+    from vop_jax.weights.config_file import load_size
 
     config = check_config(given.config.to_dict())
     topology = find_topology(given.topology)
     mesh = make_mesh(config.mesh, topology.devices)
     size = known_size(config.backbone) or load_size(config.backbone_folder)
+    check_backbone(config, size)
     programs = RunPrograms(config, size, mesh, given.caption_tokens)
     report = make_report(
         programs,

@@ -18,6 +18,7 @@ from data_pipelines.decoding.header_index import read_index
 from data_pipelines.decoding.kept_frames import KeptFrames
 from data_pipelines.decoding.memory import reading_tables
 from data_pipelines.decoding.packets import read_timeline
+from data_pipelines.decoding.resizing import CLIP_RESIZING, Resizing
 from data_pipelines.decoding.sampling import uniform_indices
 from data_pipelines.decoding.truncation import Walked, is_cut
 from data_pipelines.decoding.video_status import (
@@ -60,6 +61,7 @@ def decode_uniform(
     *,
     image_size: int | None = None,
     ignore_pixel_aspect: bool = False,
+    resizing: Resizing = CLIP_RESIZING,
     threads: int = 1,
 ) -> DecodedVideo:
     """Decodes `count` uniform frames.
@@ -67,10 +69,11 @@ def decode_uniform(
     Args:
         path: the file.
         count: F.
-        image_size: height and width, pixels; frames are resized and cropped while
-            decoding, so that none is kept in full size. None keeps the displayed size.
+        image_size: height and width, pixels; frames are resized while decoding, so
+            that none is kept in full size. None keeps the displayed size.
         ignore_pixel_aspect: whether non-square pixels count as square, as in loaders
             that do not stretch them.
+        resizing: how frames are made square.
         threads: of the decoder. More take less time, if cores are idle, and more
             processor time; the frames are the same.
 
@@ -79,7 +82,7 @@ def decode_uniform(
     """
     path = Path(path)
     with one_error(path):
-        kept = KeptFrames(path, image_size, ignore_pixel_aspect)
+        kept = KeptFrames(path, image_size, ignore_pixel_aspect, resizing)
         listed = read_index(path)
         total = listed and keep_uniform(path, listed, kept, count, threads)
         if not total:

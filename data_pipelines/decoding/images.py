@@ -5,28 +5,34 @@ import io
 import numpy as np
 from PIL import Image
 
+from data_pipelines.decoding.resizing import CLIP_RESIZING, RESIZES, Resizing
+
 JPEG_QUALITY = 95
+# Name -> PIL's filter.
+_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
 
 
-def resize_and_crop(frame: np.ndarray, size: int) -> np.ndarray:
-    """CLIP's resizing, in bytes: shorter side to `size`, then centre crop.
+def resize_frame(
+    frame: np.ndarray, size: int, resizing: Resizing = CLIP_RESIZING
+) -> np.ndarray:
+    """Makes a frame square, in bytes, as the model that reads it was trained.
 
     Args:
         frame: `uint8 [H, W, 3]`.
-        size: pixels.
+        size: S, pixels.
+        resizing: how.
 
     Returns:
-        `uint8 [size, size, 3]`, by PIL's antialiased bicubic filter.
+        `uint8 [S, S, 3]`; PIL's and torchvision's numbers.
     """
     height, width = frame.shape[:2]
     if (height, width) == (size, size):
         return frame
-    short = min(height, width)
-    scaled = (
-        max(size, int(size * width / short)),
-        max(size, int(size * height / short)),
-    )
-    image = Image.fromarray(frame).resize(scaled, Image.Resampling.BICUBIC)
+    scaled = RESIZES[resizing.resize].scaled(width, height, size)
+    image = Image.fromarray(frame).resize(scaled, _FILTERS[resizing.filter])
     left, top = round((scaled[0] - size) / 2), round((scaled[1] - size) / 2)
     return np.asarray(image.crop((left, top, left + size, top + size)))
 

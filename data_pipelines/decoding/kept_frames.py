@@ -10,7 +10,8 @@ from av.video.stream import VideoStream
 
 from data_pipelines.decoding.containers import check_pixels
 from data_pipelines.decoding.display import PixelAspect, display, displayed_width
-from data_pipelines.decoding.images import resize_and_crop
+from data_pipelines.decoding.images import resize_frame
+from data_pipelines.decoding.resizing import CLIP_RESIZING, Resizing
 from data_pipelines.decoding.video_status import NOTES, VideoError
 
 # Most bytes of the frames that are held at once.
@@ -27,15 +28,22 @@ class KeptFrames:
         path: the file, for messages.
         image_size: height and width, pixels; None keeps the displayed size.
         ignore_pixel_aspect: whether non-square pixels count as square.
+        resizing: how frames are made square.
 
     Attributes:
         displayed: width and height of the first converted frame as it is displayed,
             before resizing; zeros until there is one.
     """
 
-    def __init__(self, path: Path, image_size: int | None, ignore_pixel_aspect: bool):
+    def __init__(
+        self,
+        path: Path,
+        image_size: int | None,
+        ignore_pixel_aspect: bool,
+        resizing: Resizing = CLIP_RESIZING,
+    ):
         self.path = path
-        self._image_size = image_size
+        self._image_size, self._resizing = image_size, resizing
         self._ignore_pixel_aspect = ignore_pixel_aspect
         self.begin()
 
@@ -79,7 +87,7 @@ class KeptFrames:
             if not any(self.displayed):
                 self.displayed = image.shape[1], image.shape[0]
             if self._image_size:
-                image = resize_and_crop(image, self._image_size)
+                image = resize_frame(image, self._image_size, self._resizing)
             self._bytes += image.nbytes
             if self._bytes > _MAX_BYTES:
                 message = f"{self.path} gives frames of more than {_MAX_BYTES:,} bytes"

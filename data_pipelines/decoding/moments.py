@@ -36,6 +36,7 @@ from data_pipelines.decoding.frames import one_error
 from data_pipelines.decoding.header_index import read_index
 from data_pipelines.decoding.kept_frames import KeptFrames
 from data_pipelines.decoding.packets import Timeline, read_timeline, step_of
+from data_pipelines.decoding.resizing import CLIP_RESIZING, Resizing
 from data_pipelines.decoding.sampling import uniform_indices
 from data_pipelines.decoding.shot_pass import look_at_all
 from data_pipelines.decoding.video_status import (
@@ -57,7 +58,7 @@ class Moment(NamedTuple):
     Attributes:
         start: when its first frame is displayed, seconds after the video's first.
         end: when the next moment starts; of the last one, when the video ends.
-        frames: its uniform frames, RGB, resized and cropped.
+        frames: its uniform frames, RGB, made square.
     """
 
     start: float
@@ -105,6 +106,7 @@ def decode_moments(
     ignore_pixel_aspect: bool = False,
     *,
     cut: str = WINDOWS,
+    resizing: Resizing = CLIP_RESIZING,
     max_bytes: int | None = None,
     threads: int = 1,
     progress: Callable[[], None] = no_report,
@@ -122,6 +124,7 @@ def decode_moments(
         image_size: S, height and width, pixels.
         ignore_pixel_aspect: whether non-square pixels count as square.
         cut: where moments begin, a name of `cuts.CUTS`.
+        resizing: how frames are made square.
         max_bytes: a larger file is not opened.
         threads: of the decoder.
         progress: called now and then while no moment is ready.
@@ -136,7 +139,7 @@ def decode_moments(
     check_seconds(seconds)
     check_cut(cut)
     path = Path(path)
-    kept = KeptFrames(path, image_size, ignore_pixel_aspect)
+    kept = KeptFrames(path, image_size, ignore_pixel_aspect, resizing)
     return _Reader(path, count, seconds, cut, kept, max_bytes, threads, progress).read()
 
 

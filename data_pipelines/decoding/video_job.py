@@ -13,7 +13,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from data_pipelines.decoding.frames import decode_uniform, probe
 from data_pipelines.decoding.images import encode_jpeg
 from data_pipelines.decoding.memory import limit_process
 from data_pipelines.decoding.moments import Moment, VideoEnd, decode_moments
+from data_pipelines.decoding.resizing import CLIP_RESIZING, Resizing
 from data_pipelines.decoding.video_status import check_file, described, shortened
 
 # Header of every answer: bytes of its JSON, bytes of its frames.
@@ -75,6 +76,7 @@ class DecodeJob(NamedTuple):
         image_size: pixels; 0 to decode the frames and keep none.
         max_bytes: a larger file is not opened.
         ignore_pixel_aspect: whether non-square pixels count as square.
+        resizing: how frames are made square.
     """
 
     video: str
@@ -83,6 +85,8 @@ class DecodeJob(NamedTuple):
     image_size: int
     max_bytes: int = MAX_BYTES
     ignore_pixel_aspect: bool = False
+    # A list once it has been sent to a process.
+    resizing: Sequence[str] = CLIP_RESIZING
 
     def answers(self, threads: int, progress: Callable[[], None]) -> Iterator[Answer]:
         """Does the job: one answer."""
@@ -114,6 +118,7 @@ class MomentsJob(NamedTuple):
         cut: where moments begin, a name of `cuts.CUTS`.
         max_bytes: a larger file is not opened.
         ignore_pixel_aspect: whether non-square pixels count as square.
+        resizing: how frames are made square.
     """
 
     video: str
@@ -123,6 +128,7 @@ class MomentsJob(NamedTuple):
     cut: str = WINDOWS
     max_bytes: int = MAX_BYTES
     ignore_pixel_aspect: bool = False
+    resizing: Sequence[str] = CLIP_RESIZING
 
     def answers(self, threads: int, progress: Callable[[], None]) -> Iterator[Answer]:
         """Does the job: an answer for each moment, and one for the end."""
@@ -133,6 +139,7 @@ class MomentsJob(NamedTuple):
             self.image_size,
             self.ignore_pixel_aspect,
             cut=self.cut,
+            resizing=Resizing(*self.resizing),
             max_bytes=self.max_bytes,
             threads=threads,
             progress=progress,
@@ -198,6 +205,7 @@ def decode_job(job: DecodeJob, threads: int = 1) -> tuple[Result, np.ndarray | N
             # Small if none is kept, so that no frame is stored in full size.
             image_size=job.image_size or _DROPPED,
             ignore_pixel_aspect=job.ignore_pixel_aspect,
+            resizing=Resizing(*job.resizing),
             threads=threads,
         )
         result = Result(notes=decoded.notes, total_frames=decoded.total_frames)

@@ -17,6 +17,7 @@ from data_pipelines.feeding.augmentation import Augmentation, augment, pick_fram
 from data_pipelines.feeding.split import Split
 from data_pipelines.feeding.stored_jpeg import decode_frames, naming_frames
 from data_pipelines.text.buckets import (
+    BUCKETS,
     bucket_length,
     bucket_lengths,
     caption_lengths,
@@ -58,6 +59,8 @@ class TrainFeed:
         augmentation: of the frames.
         epochs: of the run, from which follows what lengths its batches are padded to,
             see `used_lengths`; None pads to every bucket.
+        buckets: lengths that captions may be padded to, besides the full one; none for
+            a text tower that reads its padding.
         shard_index: which shard of each global batch is this host's.
         shard_count: number of hosts.
 
@@ -76,6 +79,7 @@ class TrainFeed:
         identity: Sequence[str] = (),
         augmentation: Augmentation | None = None,
         epochs: int | None = None,
+        buckets: Sequence[int] = BUCKETS,
         shard_index: int = 0,
         shard_count: int = 1,
     ):
@@ -99,13 +103,14 @@ class TrainFeed:
             )
         self._split = split
         limit = split.token_ids.shape[1]
-        self._text_lengths = bucket_lengths(limit)
+        self._text_lengths = bucket_lengths(limit, buckets)
         if epochs is not None:
             self._text_lengths = used_lengths(
                 caption_lengths(split.token_ids),
                 limit,
                 batch_size=batch_size,
                 steps=epochs * self.steps_per_epoch,
+                buckets=buckets,
             )
         self._seed = seed
         self._group_size = group_size

@@ -8,6 +8,7 @@ from etils import epath
 
 from data_pipelines.catalog.table import find_dataset
 from data_pipelines.console.errors import UserError
+from data_pipelines.decoding.resizing import CLIP_RESIZING, Resizing
 from data_pipelines.feeding.split import (
     Split,
     hold_out,
@@ -15,7 +16,14 @@ from data_pipelines.feeding.split import (
     split_sizes,
 )
 from data_pipelines.preparing.prepare import prepare, prepared_path
-from data_pipelines.preparing.provenance import check_split, read_provenance
+from data_pipelines.preparing.provenance import (
+    check_resizing,
+    check_split,
+    read_provenance,
+)
+
+# Other preparations that a message lists.
+_MOST_NAMED = 4
 
 
 class Data(NamedTuple):
@@ -39,6 +47,7 @@ def render_missing(
     data_dir: str,
     num_frames: int,
     image_size: int,
+    resizing: Resizing = CLIP_RESIZING,
     once: Callable[[Callable[[], object]], object] = _here,
 ) -> None:
     """Prepares a data set that is rendered, not filmed, if that is not done yet.
@@ -48,21 +57,27 @@ def render_missing(
         data_dir: the folder of prepared data sets.
         num_frames: F.
         image_size: height and width of the prepared frames, pixels.
+        resizing: how they are made square.
         once: runs a function on one of several processes while the others wait.
     """
     if not find_dataset(dataset).rendered:
         return
-    path = prepared_path(dataset, data_dir, num_frames, image_size)
+    path = prepared_path(dataset, data_dir, num_frames, image_size, resizing)
+    sizes: dict[str, Any] = {"num_frames": num_frames, "image_size": image_size}
 
     def render() -> None:
         if not path.is_dir():
-            prepare(dataset, data_dir, num_frames=num_frames, image_size=image_size)
+            prepare(dataset, data_dir, **sizes, resizing=resizing)
 
     once(render)
 
 
 def find_prepared(
-    dataset: str, data_dir: str, num_frames: int, image_size: int
+    dataset: str,
+    data_dir: str,
+    num_frames: int,
+    image_size: int,
+    resizing: Resizing = CLIP_RESIZING,
 ) -> epath.Path:
     """Finds shards with F frames or, if there are none, with the next larger number.
 
@@ -71,18 +86,24 @@ def find_prepared(
         data_dir: the folder of prepared data sets.
         num_frames: F.
         image_size: height and width of the prepared frames, pixels.
+        resizing: how they were made square.
 
     Raises:
         UserError: nothing is prepared.
     """
-    path = prepared_path(dataset, data_dir, num_frames, image_size)
+    path = prepared_path(dataset, data_dir, num_frames, image_size, resizing)
     row = find_dataset(dataset)
     if path.is_dir():
         return path
+    frames = f"x{image_size}{resizing.suffix}"
+    there = [
+        (other.parents[1].name, other)
+        for other in epath.Path(data_dir).glob(f"*x*/{dataset}/{path.name}")
+    ]
     stored = {
         int(count): other
-        for other in epath.Path(data_dir).glob(f"*x{image_size}/{dataset}/{path.name}")
-        if (count := other.parents[1].name.partition("x")[0]).isdecimal()
+        for name, other in there
+        if name.endswith(frames) and (count := name.removesuffix(frames)).isdecimal()
     }
     more = [count for count in stored if count > num_frames]
     if more:
@@ -93,7 +114,15 @@ def find_prepared(
         ("image_size", image_size, row.image_size),
     ):
         flags += f" --{name}={value}" if value != usual else ""
+    for name, value, usual in (
+        ("resize", resizing.resize, CLIP_RESIZING.resize),
+        ("filter", resizing.filter, CLIP_RESIZING.filter),
+    ):
+        flags += f" --{name}={value}" if value != usual else ""
     instead = ""
+    if there and not stored:
+        others = ", ".join(sorted(name for name, _ in there)[:_MOST_NAMED])
+        instead = f" (there is only {others}, which has frames of another kind)"
     if stored:
         fewer = max(stored)
         instead = f" (or use num_frames={fewer}, as {stored[fewer]} has)"
@@ -109,6 +138,7 @@ def load_data(
     *,
     num_frames: int,
     image_size: int,
+    resizing: Resizing = CLIP_RESIZING,
     tokenize: Callable[[list[str]], np.ndarray],
     splits: Sequence[str] = ("train", "validation", "test"),
     holdout: int = 500,
@@ -122,6 +152,7 @@ def load_data(
         data_dir: the folder of prepared data sets.
         num_frames: F.
         image_size: height and width of the prepared frames, pixels.
+        resizing: how the model wants them made square.
         tokenize: captions to token ids.
         splits: the splits to read.
         holdout: number of training videos held out as the validation split if none is
@@ -133,7 +164,7 @@ def load_data(
         UserError: nothing is prepared, a split does not exist, or its records are not
             those that were prepared.
     """
-    path = find_prepared(dataset, data_dir, num_frames, image_size)
+    path = find_prepared(dataset, data_dir, num_frames, image_size, resizing)
     published = split_sizes(path)
     wanted = set(splits)
     held_out = "validation" not in published and bool(wanted & {"train", "validation"})
@@ -144,6 +175,7 @@ def load_data(
         for name in sorted(wanted)
     }
     provenance = read_provenance(path)
+    check_resizing(path, provenance, resizing)
     for split in found.values():
         check_split(path, provenance, split.name, split.videos())
         if split.image_size != image_size:

@@ -110,6 +110,8 @@ def read_json(
     largest: int = LARGEST,
     advice: str = "",
     finite: bool = True,
+    *,
+    rounded: bool = False,
 ) -> Any:
     """Reads a JSON file; the arguments are those of `read_utf8` and `parse_json`.
 
@@ -117,10 +119,12 @@ def read_json(
         UserError: it cannot be read, or is not JSON within the limits.
     """
     text = read_utf8(path, largest, advice, may_be_empty=False)
-    return parse_json(text, str(path), finite)
+    return parse_json(text, str(path), finite, rounded=rounded)
 
 
-def parse_json(text: str, where: str, finite: bool = True) -> Any:
+def parse_json(
+    text: str, where: str, finite: bool = True, *, rounded: bool = False
+) -> Any:
     """Parses a JSON text.
 
     Args:
@@ -128,6 +132,7 @@ def parse_json(text: str, where: str, finite: bool = True) -> Any:
         where: names the text in an error.
         finite: whether numbers that are not finite are refused. Python writes them,
             so files of this project may hold them.
+        rounded: whether an integer of more than 64 bits becomes a float.
 
     Raises:
         UserError: it is damaged, nested too deeply, an object names a key twice, or a
@@ -148,8 +153,10 @@ def parse_json(text: str, where: str, finite: bool = True) -> Any:
                 seen.add(key)
         return found
 
-    def integer(digits: str) -> int:
+    def integer(digits: str) -> int | float:
         if len(digits) > _MOST_DIGITS + 1 or abs(int(digits)) > _LARGEST_INTEGER:
+            if rounded:
+                return real(digits)
             raise _out_of_range(where, digits)
         return int(digits)
 

@@ -103,7 +103,22 @@ class ZipRecords:
             raise _damaged(f"{one_line(name)} has a wrong checksum or size")
         return raw
 
-    def _raw(self, info: zipfile.ZipInfo) -> bytes:
+    def head(self, name: str, size: int) -> bytes:
+        """The first bytes of a record that is stored uncompressed.
+
+        Its headers are checked, but not its checksum.
+
+        Raises:
+            BadZip: damaged, compressed or encrypted.
+        """
+        if not self.is_stored(name):
+            raise BadZip(
+                f"holds {one_line(name)!r} compressed or encrypted; "
+                "save it uncompressed"
+            )
+        return self._raw(self._infos[name], size)
+
+    def _raw(self, info: zipfile.ZipInfo, most: int | None = None) -> bytes:
         """The stored bytes, possibly compressed, between two records' headers."""
         self._file.seek(info.header_offset)
         head = self._file.read(_HEADER.size)
@@ -128,7 +143,8 @@ class ZipRecords:
             raise _damaged(
                 f"{one_line(info.filename)} has the header of another record"
             )
-        return self._file.read(info.compress_size)
+        size = info.compress_size
+        return self._file.read(size if most is None else min(size, most))
 
 
 def _damaged(reason: str) -> BadZip:

@@ -13,6 +13,7 @@ from data_pipelines.catalog.table import find_dataset
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.terminal import progress
 from data_pipelines.decoding.frame_store import frames_path, read_notes
+from data_pipelines.decoding.resizing import CLIP_RESIZING, Resizing
 from data_pipelines.decoding.video_files import VideoFiles, find_video
 from data_pipelines.decoding.video_job import DecodeJob, Result
 from data_pipelines.preparing.provenance import provenance_of, recipe_of
@@ -92,6 +93,7 @@ def finish(
     image_size: int,
     limits: Limits,
     run_jobs: RunJobs,
+    resizing: Resizing = CLIP_RESIZING,
 ) -> Finished:
     """Decodes and stores the frames of a data set.
 
@@ -105,6 +107,7 @@ def finish(
         image_size: height and width, pixels.
         limits: how problematic files are treated.
         run_jobs: runs the decoding jobs.
+        resizing: how frames are made square.
 
     Raises:
         UserError: the annotations cannot be read, a test or validation video is
@@ -112,10 +115,22 @@ def finish(
     """
     found = find_dataset(dataset).read(annotations)
     records = find_records(found, videos)
-    recipe = recipe_of(num_frames, image_size, limits.ignore_pixel_aspect)
+    recipe = recipe_of(num_frames, image_size, limits.ignore_pixel_aspect, resizing)
     # Frames that another version made in another way are not reused.
     folder = work_dir.absolute() / recipe.digest[:16]
-    work = _Work(dataset, folder, num_frames, image_size, limits, run_jobs)
+
+    def job_of(file: Path) -> DecodeJob:
+        return DecodeJob(
+            str(file),
+            str(frames_path(folder, file)),
+            num_frames,
+            image_size,
+            limits.max_bytes,
+            limits.ignore_pixel_aspect,
+            resizing,
+        )
+
+    work = _Work(dataset, folder, job_of, limits, run_jobs)
     unclean = work.finish(records)
     kept = {
         split: [x for x in listed if x.file is not None and x.file not in work.failed]
@@ -144,13 +159,11 @@ class _Work:
         self,
         dataset: str,
         folder: Path,
-        num_frames: int,
-        image_size: int,
+        job_of: Callable[[Path], DecodeJob],
         limits: Limits,
         run_jobs: RunJobs,
     ):
-        self._dataset, self._folder = dataset, folder
-        self._num_frames, self._image_size = num_frames, image_size
+        self._dataset, self._folder, self._job_of = dataset, folder, job_of
         self._limits, self._run_jobs = limits, run_jobs
         self.failed: dict[Path, Result] = {}
 
@@ -176,16 +189,7 @@ class _Work:
         for file in dict.fromkeys(files):
             path = frames_path(self._folder, file)
             if file not in self.failed and read_notes(path) is None:
-                jobs.append(
-                    DecodeJob(
-                        str(file),
-                        str(path),
-                        self._num_frames,
-                        self._image_size,
-                        self._limits.max_bytes,
-                        self._limits.ignore_pixel_aspect,
-                    )
-                )
+                jobs.append(self._job_of(file))
         if not jobs:
             return
         failures = 0

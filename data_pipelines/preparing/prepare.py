@@ -12,7 +12,9 @@ from etils import epath
 
 from data_pipelines.catalog.table import find_dataset
 from data_pipelines.console.errors import UserError
+from data_pipelines.console.names import pick
 from data_pipelines.decoding.beam_jobs import run_jobs_on
+from data_pipelines.decoding.resizing import CLIP_RESIZING, FILTERS, RESIZES, Resizing
 from data_pipelines.decoding.workers import Workers
 from data_pipelines.files.json_files import LARGEST_ANNOTATIONS, read_described
 from data_pipelines.files.locks import exclusive
@@ -32,10 +34,15 @@ REPORT = "files.json"
 
 
 def prepared_path(
-    dataset: str, output: epath.PathLike, num_frames: int, image_size: int
+    dataset: str,
+    output: epath.PathLike,
+    num_frames: int,
+    image_size: int,
+    resizing: Resizing = CLIP_RESIZING,
 ) -> epath.Path:
-    """The folder of a data set's shards, one for each F and image size."""
-    return epath.Path(output) / f"{num_frames}x{image_size}" / dataset / VERSION
+    """The folder of a data set's shards, one for each F, image size and resizing."""
+    frames = f"{num_frames}x{image_size}{resizing.suffix}"
+    return epath.Path(output) / frames / dataset / VERSION
 
 
 def prepare(
@@ -46,6 +53,7 @@ def prepare(
     annotations: str | Path | None = None,
     num_frames: int | None = None,
     image_size: int | None = None,
+    resizing: Resizing = CLIP_RESIZING,
     allow_missing_test: bool = False,
     workers: int | None = None,
     seconds: float = 120.0,
@@ -67,6 +75,7 @@ def prepare(
         annotations: folder of the annotation files, or the one file of `custom`.
         num_frames: F; None uses the data set's own.
         image_size: height and width, pixels; None uses the data set's own.
+        resizing: how frames are made square, as the model wants them.
         allow_missing_test: whether test and validation videos without decodable frames
             are left out and counted.
         workers: decoding processes; by default one per core.
@@ -87,11 +96,13 @@ def prepare(
     num_frames = num_frames or row.num_frames
     image_size = image_size or row.image_size
     check_frame_sizes(num_frames, image_size)
+    pick(RESIZES, resizing.resize, "resizing")
+    pick(dict.fromkeys(FILTERS), resizing.filter, "filter")
     if "://" in str(output):
         raise UserError(
             f"--output={output} is not a local folder; prepare into one and copy it"
         )
-    path = Path(prepared_path(dataset, output, num_frames, image_size))
+    path = Path(prepared_path(dataset, output, num_frames, image_size, resizing))
     if row.rendered:
         videos = annotations = Path(output) / "videos" / dataset
     # Prepared already: only check that it was prepared in the same way.
@@ -133,6 +144,7 @@ def prepare(
             image_size=image_size,
             limits=Limits(allow_missing_test, max_megabytes << 20, ignore_pixel_aspect),
             run_jobs=run_jobs,
+            resizing=resizing,
         )
         # Write the shards.
         # Imported late: it takes seconds, and much memory during the decoding.

@@ -15,6 +15,7 @@ from data_pipelines.catalog.annotations import Video
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.terminal import warn
 from data_pipelines.decoding.images import JPEG_QUALITY
+from data_pipelines.decoding.resizing import CLIP_RESIZING, Resizing
 from data_pipelines.files.json_files import (
     LARGEST_ANNOTATIONS,
     described,
@@ -74,7 +75,10 @@ def pixel_aspect_of(ignored: bool) -> str:
 
 
 def recipe_of(
-    num_frames: int, image_size: int, ignore_pixel_aspect: bool = False
+    num_frames: int,
+    image_size: int,
+    ignore_pixel_aspect: bool = False,
+    resizing: Resizing = CLIP_RESIZING,
 ) -> FrameRecipe:
     """How this installation makes frames."""
     values = {
@@ -83,7 +87,7 @@ def recipe_of(
         "sampler": "middle frame of equal intervals of all decodable frames",
         "display": "FFmpeg's best video stream; turned and mirrored by its matrix",
         "pixel_aspect": pixel_aspect_of(ignore_pixel_aspect),
-        "resize": "shorter side by PIL's antialiased bicubic, centre crop",
+        "resize": resizing.words,
         "codec": f"JPEG, quality {JPEG_QUALITY}, 4:4:4",
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
     }
@@ -195,6 +199,28 @@ def difference(trained: Mapping[str, Any], used: Mapping[str, Any]) -> str:
                     f"{other['captions']}, or others"
                 )
     return "; ".join(found)
+
+
+def check_resizing(
+    path: epath.PathLike, provenance: Mapping[str, Any], resizing: Resizing
+) -> None:
+    """Checks that shards have the frames that a model wants.
+
+    Args:
+        path: the folder of the shards.
+        provenance: of the shards; empty if there is none, and nothing is checked.
+        resizing: how the model wants frames made square.
+
+    Raises:
+        UserError: they were made square in another way.
+    """
+    made = provenance.get("resize")
+    if made is not None and made != resizing.words:
+        raise UserError(
+            f"{path} has frames resized by {shown(made)}, and the backbone wants "
+            f"{shown(resizing.words)}; prepare the data set again with "
+            f"--resize={resizing.resize} --filter={resizing.filter}"
+        )
 
 
 def left_out(provenance: Mapping[str, Any], split: str) -> int:

@@ -157,11 +157,11 @@ def test_odd_batches_compile_nothing_anew(model):
 
 
 def test_frames_of_another_size_are_resized_as_clip_does_it(model):
-    from data_pipelines.decoding.images import resize_and_crop
+    from data_pipelines.decoding.images import resize_frame
 
     rng = np.random.default_rng(3)
     large = rng.integers(0, 256, (1, FRAMES, 60, 90, 3), np.uint8)
-    small = np.stack([resize_and_crop(x, 48) for x in large[0]])[None]
+    small = np.stack([resize_frame(x, 48) for x in large[0]])[None]
     np.testing.assert_array_equal(
         model.encode_videos(large), model.encode_videos(small)
     )

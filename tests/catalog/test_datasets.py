@@ -1,5 +1,6 @@
 """Every data set from its dummy to the model, and a run on two of them."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -18,7 +19,7 @@ from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.training.config import check_config, default_values
 from vop_jax.training.job import run_job
 from vop_jax.training.presets import PRESETS
-from vop_jax.weights.hugging_face_config import load_size
+from vop_jax.weights.config_file import load_size
 from vop_jax.weights.locate import BACKBONE
 from vop_jax.weights.tokenizer import load_tokenizer
 
@@ -53,10 +54,17 @@ def test_a_preset_and_a_row_go_together():
     assert set(PRESETS) == set(DATASETS)
 
 
-def test_a_backbone_must_be_named_and_gives_its_layers():
+def test_the_backbone_is_the_papers_unless_named_and_gives_its_layers(monkeypatch):
+    def offline(name, **_):
+        raise ConnectionError(f"no network for {name}")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
     config = check_config(get_config("dataset=msrvtt_9k").to_dict())
-    with pytest.raises(UserError, match=r"dataset=msrvtt_9k,backbone=FOLDER"):
+    assert config.backbone == "vit_b32"
+    with pytest.raises(UserError, match=r"no network for openai/.*pass a folder that"):
         _ = config.backbone_folder
+    with pytest.raises(UserError, match=r"dataset=msrvtt_9k,backbone=FOLDER"):
+        _ = dataclasses.replace(config, backbone="").backbone_folder
     # The demo's tower has 4 layers, of which the last is joint.
     named = default_values("vop_f", "msrvtt_9k", str(BACKBONE))
     assert named["prompts"]["split_layer"] == 3

@@ -13,7 +13,7 @@ from PIL import Image
 from written_films import decode_all, write
 
 from data_pipelines.decoding.frames import VideoError, decode_uniform
-from data_pipelines.decoding.images import resize_and_crop
+from data_pipelines.decoding.images import resize_frame
 from data_pipelines.decoding.sampling import uniform_indices
 
 # A matrix (a, b, c, d) displays the point (x, y) at (a x + c y, b x + d y).
@@ -90,7 +90,7 @@ def test_pixels_are_stretched_to_the_displayed_shape(tmp_path, aspect):
     assert decoded.notes == ("stretched",)
     small = decode_uniform(path, 8, image_size=32)
     np.testing.assert_array_equal(
-        small.frames, [resize_and_crop(frame, 32) for frame in expected]
+        small.frames, [resize_frame(frame, 32) for frame in expected]
     )
     ignored = decode_uniform(path, 8, ignore_pixel_aspect=True)
     np.testing.assert_array_equal(ignored.frames, decode_all(path))
@@ -138,7 +138,7 @@ def test_frames_of_a_changing_size(tmp_path):
         np.testing.assert_array_equal(frame, expected)
     small = decode_uniform(path, 6, image_size=24)
     np.testing.assert_array_equal(
-        small.frames, [resize_and_crop(frame, 24) for frame in wanted]
+        small.frames, [resize_frame(frame, 24) for frame in wanted]
     )
 
 

@@ -11,7 +11,7 @@ from written_films import decode_all, write
 
 from data_pipelines.decoding.containers import open_video
 from data_pipelines.decoding.frames import VideoError, decode_uniform, probe
-from data_pipelines.decoding.images import encode_jpeg, resize_and_crop
+from data_pipelines.decoding.images import encode_jpeg, resize_frame
 from data_pipelines.decoding.sampling import uniform_indices
 
 
@@ -212,7 +212,7 @@ def test_resizing_is_that_of_pil(shape):
     image = Image.fromarray(frame).resize(scaled, Image.Resampling.BICUBIC)
     left, top = (round((x - size) / 2) for x in scaled)
     expected = image.crop((left, top, left + size, top + size))
-    np.testing.assert_array_equal(resize_and_crop(frame, size), expected)
+    np.testing.assert_array_equal(resize_frame(frame, size), expected)
 
 
 def test_jpeg_keeps_colour_at_full_resolution():
@@ -234,7 +234,7 @@ def test_before_jpeg_nothing_differs_from_a_full_decode_and_pil(tmp_path):
         image = image.resize((113, 64), Image.Resampling.BICUBIC)
         left = round((113 - 64) / 2)
         expected = np.asarray(image.crop((left, 0, left + 64, 64)))
-        ours = resize_and_crop(frame, 64)
+        ours = resize_frame(frame, 64)
         np.testing.assert_array_equal(ours, expected)
         # Noise is the hardest; real clips lose a grey level or two.
         stored = np.asarray(Image.open(io.BytesIO(encode_jpeg(ours))))

@@ -12,7 +12,7 @@ from written_films import write
 
 from data_pipelines.decoding import frame_reader, moments
 from data_pipelines.decoding.frames import decode_uniform
-from data_pipelines.decoding.images import resize_and_crop
+from data_pipelines.decoding.images import resize_frame
 from data_pipelines.decoding.moments import Moment, VideoEnd, decode_moments
 from data_pipelines.decoding.packets import read_timeline
 from data_pipelines.decoding.sampling import interval_edges, uniform_indices
@@ -52,7 +52,7 @@ def check(path, count=4, seconds=1.0, edges=None):
     assert len(moments) == len(edges) - 1
     for moment, (a, b) in zip(moments, itertools.pairwise(edges), strict=True):
         wanted = [images[a + i] for i in uniform_indices(b - a, count)]
-        wanted = [resize_and_crop(image, SIZE) for image in wanted]
+        wanted = [resize_frame(image, SIZE) for image in wanted]
         np.testing.assert_array_equal(moment.frames, wanted)
         assert moment.frames.dtype == np.uint8
         assert (moment.start, moment.end) == (float(times[a]), float(times[b]))
@@ -189,7 +189,7 @@ def readable(path):
         container.streams.video[0].thread_type = "NONE"
         with contextlib.suppress(av.error.FFmpegError):
             frames.extend(
-                resize_and_crop(x.to_ndarray(format="rgb24"), SIZE)
+                resize_frame(x.to_ndarray(format="rgb24"), SIZE)
                 for x in container.decode(video=0)
             )
     return frames

@@ -19,7 +19,7 @@ from written_films import write
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.decoding.frames import decode_uniform
-from data_pipelines.decoding.images import resize_and_crop
+from data_pipelines.decoding.images import resize_frame
 from data_pipelines.decoding.video_job import DecodeJob, decode_job, do_job
 from data_pipelines.decoding.workers import Workers
 
@@ -53,7 +53,7 @@ def test_frames_are_those_of_this_process(folder, workers, in_order):
         assert done == jobs[place]
         assert (result.status, result.total_frames) == ("", do_job(done).total_frames)
         want = decode_uniform(done.video, 3).frames
-        want = np.stack([resize_and_crop(x, SIZE) for x in want])
+        want = np.stack([resize_frame(x, SIZE) for x in want])
         np.testing.assert_array_equal(frames, want)
         assert frames.flags.writeable
     result, frames = workers.decode_one(job(folder, "a", image_size=0))
@@ -202,7 +202,7 @@ def test_threads_share_the_processes(folder, workers):
     for done, (result, frames) in zip(jobs, results, strict=True):
         assert not result.status
         want = decode_uniform(done.video, 3).frames[0]
-        np.testing.assert_array_equal(frames[0], resize_and_crop(want, SIZE))
+        np.testing.assert_array_equal(frames[0], resize_frame(want, SIZE))
     assert len(processes(workers)) <= 2
 
 

@@ -174,3 +174,16 @@ def test_a_short_run_pads_to_one_length_and_resumes_with_it(split, caption_ids):
         assert np.array_equal(short["text_ids"], padded["text_ids"][:, :width])
         assert not padded["text_ids"][:, width:].any()
     assert all(same(x, y) for x, y in zip(one[7:], run(made, 7, 12), strict=True))
+
+
+@pytest.mark.parametrize("epochs", [None, 3])
+def test_captions_whose_padding_is_read_are_not_cut(split, caption_ids, epochs):
+    ids = np.where(np.arange(CONTEXT) < 6, caption_ids, 0)
+    lengths = {
+        buckets: {
+            batch["text_ids"].shape[1]
+            for batch in run(feed(split, ids, epochs=epochs, **options), 0, 3)
+        }
+        for buckets, options in {"none": {"buckets": ()}, "usual": {}}.items()
+    }
+    assert lengths == {"none": {CONTEXT}, "usual": {8}}

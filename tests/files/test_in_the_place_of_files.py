@@ -13,14 +13,15 @@ import torch
 from data_pipelines.console.errors import UserError
 from data_pipelines.files import regular_files
 from data_pipelines.files.json_files import described, read_bytes
+from vop_jax.model.clip.sizes import FrameRecipe
 from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.study.grid import CellResults, run_once
 from vop_jax.training.config import check_config, default_values
 from vop_jax.weights.backbone import load_backbone
 from vop_jax.weights.clip_export import convert
-from vop_jax.weights.clip_import import open_clip_config
 from vop_jax.weights.locate import BACKBONE
-from vop_jax.weights.preprocessing import check_preprocessing
+from vop_jax.weights.open_clip_config import open_clip_says
+from vop_jax.weights.preprocessing import stated_frames
 from vop_jax.weights.tensors import Weights, open_weights
 from vop_jax.weights.torch_reader import TorchFile
 
@@ -103,7 +104,7 @@ def test_an_address_space_is_no_file_of_weights():
 def test_a_step_of_preprocessing_is_true_or_false(tmp_path, key, value):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({key: value}))
     with pytest.raises(UserError, match=f"{key} is .*; it must be true or false"):
-        check_preprocessing(tmp_path, 32)
+        stated_frames(tmp_path, 32, FrameRecipe())
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "clip_norm"])
@@ -186,10 +187,13 @@ def test_a_run_without_a_backbone_is_one_line(tmp_path):
 
 
 def test_sizes_that_no_tensor_fills_take_no_memory(clip):
-    """A header of one tensor, and a configuration of petabytes."""
+    """A header of two tensors, and a configuration of petabytes."""
     path = clip / "model.safetensors"
     named = safetensors.numpy.load_file(path)
-    safetensors.numpy.save_file({"logit_scale": named["logit_scale"]}, path)
+    name = "vision_model.embeddings.patch_embedding.weight"
+    patches = np.zeros((16_384, *named[name].shape[1:]), np.float32)
+    kept = {"logit_scale": named["logit_scale"], name: patches}
+    safetensors.numpy.save_file(kept, path)
     config = json.loads((clip / "config.json").read_text())
     for tower in ("vision_config", "text_config"):
         config[tower] |= {"hidden_size": 16_384, "num_hidden_layers": 1_024}
@@ -245,9 +249,9 @@ def test_open_clip_s_heads_divide_its_width(clip):
         config["model_cfg"]["vision_cfg"]["head_width"] = width
         path.write_text(json.dumps(config))
         with pytest.raises(UserError, match=f"head_width is {width}; it must divide"):
-            open_clip_config(clip, Weights(weights, (weights,), {}))
+            open_clip_says(clip, Weights(weights, (weights,), {}))
     # What stands in its place is not passed over.
     path.unlink()
     path.mkdir()
     with pytest.raises(UserError, match=r"open_clip_config\.json"):
-        open_clip_config(clip, Weights(weights, (weights,), {}))
+        open_clip_says(clip, Weights(weights, (weights,), {}))

@@ -12,7 +12,7 @@ import pytest
 from data_pipelines.catalog.readers import read_table
 from data_pipelines.console.errors import UserError
 from data_pipelines.files import stand_ins
-from vop_jax.model.clip.sizes import SIZES
+from vop_jax.model.clip.families import SIZES
 from vop_jax.scoring.matrix_file import read_array
 from vop_jax.weights.backbone import load_backbone
 from vop_jax.weights.clip_export import convert

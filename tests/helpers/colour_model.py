@@ -7,7 +7,7 @@ import numpy as np
 
 from data_pipelines.datasets.demo.video_file import write_video
 from data_pipelines.decoding.frames import VideoError, decode_uniform
-from data_pipelines.decoding.images import resize_and_crop
+from data_pipelines.decoding.images import resize_frame
 from data_pipelines.decoding.moments import Moment, VideoEnd
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 220, 20), "blue": (20, 20, 220)}
@@ -41,7 +41,7 @@ class ColourModel:
     def read_video(self, path):
         frames = decode_uniform(path, self.num_frames).frames
         self.read.append(Path(path).name)
-        return np.stack([resize_and_crop(x, self.image_size) for x in frames])
+        return np.stack([resize_frame(x, self.image_size) for x in frames])
 
     def read_moments(self, paths, seconds, ahead, cut):
         for place, path in enumerate(paths):

@@ -8,9 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-DEVIATION = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
-
 
 def layer_norm(x, weights, epsilon):
     mean = x.mean(-1, keepdims=True)
@@ -20,9 +17,13 @@ def layer_norm(x, weights, epsilon):
 
 
 def activation(x, name):
-    if name == "quick_gelu":
-        return x / (1 + jnp.exp(-1.702 * x))
-    return x * 0.5 * (1 + jax.lax.erf(x / np.sqrt(2)))
+    cube = x + 0.044715 * x * x * x
+    return {
+        "quick_gelu": x / (1 + jnp.exp(-1.702 * x)),
+        "gelu": x * 0.5 * (1 + jax.lax.erf(x / np.sqrt(2))),
+        "gelu_tanh": x * 0.5 * (1 + jnp.tanh(np.sqrt(2 / np.pi) * cube)),
+        "silu": x / (1 + jnp.exp(-x)),
+    }[name]
 
 
 def adapted(x, weights):
@@ -31,30 +32,87 @@ def adapted(x, weights):
     return hidden @ weights["up.weight"].T + weights["up.bias"]
 
 
-def layer(x, weights, size, mask=None, adapters=None):
-    """One whole layer on `[B, S, D]`; mask `[S, S]` is added to the scores."""
-    adapters = adapters or {}
-    attention = weights["attention"]
-    h = layer_norm(x, weights["ln_1"], size.epsilon)
+def linear(x, weights):
+    return x @ weights["kernel"] + weights["bias"]
 
-    def project(name):
-        part = attention[name]
-        return jnp.einsum("bsd,dhe->bhse", h, part["kernel"]) + part["bias"][:, None]
 
-    q, k, v = project("query"), project("key"), project("value")
-    scores = jnp.einsum("bhse,bhte->bhst", q, k) / np.sqrt(size.width // size.heads)
+def attended(x, h, weights, heads, epsilon, mask=None, places=None, rotary=None):
+    """The attention of rows x over rows h, both `[B, S, D]`.
+
+    places: of each row, (row, column) or None for a row that is not turned.
+    """
+    width = x.shape[-1] // heads
+
+    def project(name, rows):
+        part = weights[name]
+        rows = jnp.einsum("bsd,dhe->bhse", rows, part["kernel"])
+        return rows + part["bias"][:, None] if "bias" in part else rows
+
+    q, k, v = project("query", x), project("key", h), project("value", h)
+    if rotary is not None:
+        q, k = (turned(rows, places, rotary) for rows in (q, k))
+    scores = jnp.einsum("bhse,bhte->bhst", q, k) / np.sqrt(width)
     if mask is not None:
         scores = scores + mask
     mixed = jnp.einsum("bhst,bhte->bshe", jax.nn.softmax(scores, axis=-1), v)
-    out = attention["out"]
-    x = x + jnp.einsum("bshe,hed->bsd", mixed, out["kernel"]) + out["bias"]
+    if "ln" in weights:
+        flat = mixed.reshape(*mixed.shape[:2], -1)
+        mixed = layer_norm(flat, weights["ln"], epsilon).reshape(mixed.shape)
+    out = weights["out"]
+    return jnp.einsum("bshe,hed->bsd", mixed, out["kernel"]) + out["bias"]
+
+
+def turned(x, places, rotary):
+    """Each pair of channels as a complex number, times a unit one."""
+    width = x.shape[-1]
+    bands = 1 / rotary.temperature ** (np.arange(width // 4) / (width // 4))
+    angles = np.zeros((len(places), width // 2))
+    for row, place in zip(angles, places, strict=True):
+        if place is not None:
+            first, second = place if rotary.order == "ij" else place[::-1]
+            row[:] = np.concatenate([first * bands, second * bands])
+    pairs = x.reshape(*x.shape[:-1], width // 2, 2)
+    number = jax.lax.complex(pairs[..., 0], pairs[..., 1])
+    number = number * np.exp(1j * angles).astype(np.complex64)
+    return jnp.stack([number.real, number.imag], axis=-1).reshape(x.shape)
+
+
+def mlp(h, weights, size):
+    if "gate" not in weights:
+        wide = activation(linear(h, weights["fc_1"]), size.activation)
+        return linear(wide, weights["fc_2"])
+    wide = activation(linear(h, weights["gate"]), size.activation)
+    wide = layer_norm(wide * linear(h, weights["up"]), weights["ln"], size.epsilon)
+    return linear(wide, weights["fc_2"])
+
+
+def layer(x, weights, size, mask=None, adapters=None, places=None):
+    """One whole layer on `[B, S, D]`; mask `[S, S]` is added to the scores."""
+    adapters = adapters or {}
+    h = layer_norm(x, weights["ln_1"], size.epsilon)
+    rotary = getattr(size, "rotary", None)
+    x = x + attended(
+        h, h, weights["attention"], size.heads, size.epsilon, mask, places, rotary
+    )
     if "attention" in adapters:
         x = x + adapted(h, adapters["attention"])
     h = layer_norm(x, weights["ln_2"], size.epsilon)
-    fc_1, fc_2 = weights["mlp"]["fc_1"], weights["mlp"]["fc_2"]
-    wide = activation(h @ fc_1["kernel"] + fc_1["bias"], size.activation)
-    x = x + wide @ fc_2["kernel"] + fc_2["bias"]
+    x = x + mlp(h, weights["mlp"], size)
     return x + adapted(h, adapters["mlp"]) if "mlp" in adapters else x
+
+
+def pooled(x, weights, size):
+    """The probe's attention over rows `[B, S, D]`, and the MLP behind it."""
+    probe = jnp.broadcast_to(weights["probe"], (len(x), 1, x.shape[-1]))
+    x = attended(probe, x, weights["attention"], size.pooling_heads, size.epsilon)
+    h = layer_norm(x, weights["ln"], size.epsilon)
+    return (x + mlp(h, weights["mlp"], size))[:, 0]
+
+
+def projected(x, tower):
+    if "projection" in tower:
+        x = x @ tower["projection"]
+    return x + tower["projection_bias"] if "projection_bias" in tower else x
 
 
 def adapters_of(variables, tower, i):
@@ -98,11 +156,12 @@ def encode_texts(size, config, variables, ids):
             prompt = jnp.broadcast_to(table[i - first], (len(x), *table.shape[1:]))
             x = jnp.concatenate([prompt, x], axis=1)
         beside = adapters_of(variables, "text", i - first)
-        mask = causal(x.shape[1])
+        mask = causal(x.shape[1]) if tower_size.causal else None
         x = layer(x, weights, tower_size, mask, beside)[:, count:]
-    end = (full == size.eos_id).argmax(-1)
-    x = layer_norm(x, tower["ln_final"], tower_size.epsilon)[np.arange(len(x)), end]
-    return unit(x @ tower["projection"])
+    ends = {"end": (full == size.eos_id).argmax(-1), "last": np.full(len(x), -1)}
+    x = layer_norm(x, tower["ln_final"], tower_size.epsilon)
+    x = x[np.arange(len(x)), ends[tower_size.reads]]
+    return unit(projected(x, tower))
 
 
 def prompts_of(variables, tower):
@@ -177,7 +236,10 @@ def encode_video(size, config, variables, frames):
     split = layers if config.split_layer < 0 else config.split_layer
     first, last = config.first_layer - 1, config.last_layer or layers
     patch, count = size.patch_size, len(frames)
-    pixels = (frames / np.float32(255) - MEAN) / DEVIATION
+    mean, deviation = (
+        np.array(x, np.float32) for x in (size.frames.mean, size.frames.deviation)
+    )
+    pixels = (frames / np.float32(255) - mean) / deviation
     x = jax.lax.conv_general_dilated(
         pixels,
         tower["patch_embedding"],
@@ -185,12 +247,28 @@ def encode_video(size, config, variables, frames):
         "VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    x = x.reshape(count, -1, tower_size.width)
-    first_token = jnp.broadcast_to(tower["class_embedding"], (count, 1, x.shape[-1]))
-    x = jnp.concatenate([first_token, x], axis=1) + tower["position_embedding"]
+    x = x.reshape(count, -1, tower_size.width) + tower.get("patch_bias", 0)
+    # The number of class tokens, which stand before the prompts.
+    one = int("class_embedding" in tower)
+    if one:
+        first_token = jnp.broadcast_to(
+            tower["class_embedding"], (count, 1, x.shape[-1])
+        )
+        x = jnp.concatenate([first_token, x], axis=1)
+    x = x + tower["position_embedding"]
+    rotary, side = tower_size.rotary, size.image_size // patch
+    steps = [n + (rotary.offset if rotary else 0) for n in range(side)]
+    if rotary and rotary.grid:
+        steps = [step / side * rotary.grid for step in steps]
+    patches = [(row, column) for row in steps for column in steps]
 
     def pre(x):
+        if "ln_pre" not in tower:
+            return x
         return layer_norm(x, tower["ln_pre"], tower_size.epsilon)
+
+    def context_of(x):
+        return x[:, 0] if one else x.mean(1)
 
     x = pre(x)
     length = x.shape[1]
@@ -208,33 +286,40 @@ def encode_video(size, config, variables, frames):
             if first <= i < last and "context" in added:
                 made = context_tokens(
                     added["context"],
-                    x[:, 0],
+                    context_of(x),
                     config.context_length,
                     config.cmm,
                     tower_size.heads,
                 )
                 if config.cmm_role == "prompts":
                     prompts.append(made)
-                else:
+                elif one:
                     updated = x[:, 0] + made[:, 0]
                     x = jnp.concatenate([updated[:, None], x[:, 1:]], axis=1)
+                else:
+                    x = x + made
             many = sum(p.shape[1] for p in prompts)
-            whole = jnp.concatenate([x[:, :1], *prompts, x[:, 1:]], axis=1)
-            whole = layer(whole, weights, tower_size, None, beside)
-            x = jnp.concatenate([whole[:, :1], whole[:, 1 + many :]], axis=1)
+            whole = jnp.concatenate([x[:, :one], *prompts, x[:, one:]], axis=1)
+            places = [None] * (one + many) + patches
+            whole = layer(whole, weights, tower_size, None, beside, places)
+            x = jnp.concatenate([whole[:, :one], whole[:, one + many :]], axis=1)
             continue
         if i == split:
             x = x + added["frame_positions"][:, None]
         row = jnp.zeros((0, x.shape[-1]))
         if first <= i < last and "joint_prompts" in added:
             row = enter(added["joint_prompts"][i - max(first, split)])
-        parts = [x[:, 0], row, *[frame[1:] for frame in x]]
+        ahead = count * one
+        parts = [x[:, 0]] * one + [row] + [frame[one:] for frame in x]
         whole = jnp.concatenate(parts)[None]
-        whole = layer(whole, weights, tower_size, None, beside)[0]
-        rest = whole[count + len(row) :].reshape(count, length - 1, -1)
-        x = jnp.concatenate([whole[:count, None], rest], axis=1)
-    classes = layer_norm(x[:, 0], tower["ln_post"], tower_size.epsilon)
-    return unit(classes @ tower["projection"]).mean(0)
+        places = [None] * (ahead + len(row)) + patches * count
+        whole = layer(whole, weights, tower_size, None, beside, places)[0]
+        rest = whole[ahead + len(row) :].reshape(count, length - one, -1)
+        classes = whole[:ahead].reshape(count, one, x.shape[-1])
+        x = jnp.concatenate([classes, rest], axis=1)
+    x = layer_norm(x, tower["ln_post"], tower_size.epsilon)
+    x = pooled(x, tower["pooling"], tower_size) if "pooling" in tower else x[:, 0]
+    return unit(projected(x, tower)).mean(0)
 
 
 def encode_videos(size, config, variables, frames):

@@ -1,5 +1,7 @@
 """A small train step: sizes, prompts, variables, a batch."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,18 +40,41 @@ PROMPTS = {
 ONE = MeshConfig(data=1)
 
 
-def problem(method, batch=8):
+# The same sizes with SigLIP's parts.
+SIGLIP = dataclasses.replace(
+    SIZE,
+    vision=dataclasses.replace(
+        SIZE.vision,
+        activation="gelu_tanh",
+        projection="none",
+        class_token=False,
+        patch_bias=True,
+        pre_norm=False,
+        pooling_heads=2,
+    ),
+    text=dataclasses.replace(
+        SIZE.text, projection="biased", causal=False, reads="last"
+    ),
+    embedding=32,
+    context_length=6,
+    loss="sigmoid",
+)
+
+
+def problem(method, batch=8, size=SIZE):
     rng = np.random.default_rng(0)
 
     def draw(path, leaf):
         # Norms that pass something on, and a scale at which the loss is not flat.
-        middle = {"scale": 1.0, "logit_scale": 3.0}.get(path[-1].key, 0.0)
+        middle = {"scale": 1.0, "logit_scale": 3.0, "logit_bias": -2.0}.get(
+            path[-1].key, 0.0
+        )
         return jnp.asarray(middle + rng.normal(0, 0.2, leaf.shape), jnp.float32)
 
     variables = jax.tree_util.tree_map_with_path(
-        draw, abstract_variables(SIZE, PROMPTS[method])
+        draw, abstract_variables(size, PROMPTS[method])
     )
     words = rng.integers(1, 38, (batch, 5))
-    ids = np.concatenate([words, np.full((batch, 1), SIZE.eos_id)], axis=1)
+    ids = np.concatenate([words, np.full((batch, 1), size.eos_id)], axis=1)
     frames = rng.integers(0, 256, (batch, 3, 16, 16, 3), np.uint8)
     return variables, {"frames": frames, "text_ids": ids.astype(np.int32)}

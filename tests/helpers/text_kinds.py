@@ -16,14 +16,15 @@ from data_pipelines.preparing.provenance import (
     warn_of_difference,
 )
 from data_pipelines.preparing.shard_files import check_extras, check_shard_files
-from vop_jax.model.clip.sizes import SIZES
+from vop_jax.model.clip.families import SIZES
+from vop_jax.model.clip.sizes import FrameRecipe
 from vop_jax.runtime.metrics_log import read_metrics
 from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.weights.backbone import check_header
-from vop_jax.weights.clip_import import open_clip_config
-from vop_jax.weights.hugging_face_config import load_size
+from vop_jax.weights.config_file import load_size
 from vop_jax.weights.locate import BACKBONE
-from vop_jax.weights.preprocessing import check_preprocessing
+from vop_jax.weights.open_clip_config import open_clip_says
+from vop_jax.weights.preprocessing import stated_frames
 from vop_jax.weights.tensors import Weights, open_weights
 from vop_jax.weights.tokenizer import load_tokenizer
 from vop_jax.weights.tuned import load_tuned
@@ -192,10 +193,10 @@ class OpenClip(Kind):
 
     def read(self):
         path = self.folder / "open_clip_model.safetensors"
-        heads, activation = open_clip_config(self.folder, Weights(path, (path,), {}))
-        assert all(type(x) is int for x in heads)
-        assert activation in ("gelu", "quick_gelu")
-        check_preprocessing(self.folder, 224)
+        says = open_clip_says(self.folder, Weights(path, (path,), {}))
+        assert all(type(x) is int for x in says.heads)
+        assert {*says.activations} <= {"gelu", "gelu_tanh", "quick_gelu", "silu"}
+        stated_frames(self.folder, 224, FrameRecipe())
 
 
 class Info(Kind):

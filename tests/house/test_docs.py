@@ -123,7 +123,7 @@ def wrong_in(span, flag_names):
     [
         ("./run.sh --config=configs/vop.py --wrkdir=x", UserError),
         ("./run.sh --config=configs/vop.py --config.epoch=3", UserError),
-        ("./run.sh --config=configs/vop.py:dataset=msrvtt_9k", AssertionError),
+        ("./run.sh --config=configs/vop.py:dataset=msrvtt", UserError),
         ("REQUIREMENTS=none.txt ./run.sh", AssertionError),
         ("python -m vop_jax.evaluate --similarities=x", UserError),
         ("python -m vop_jax.search query --like=x --index=x", SystemExit),

@@ -89,6 +89,8 @@ def test_an_activation_keeps_its_slope_alone(name):
     plain = {
         "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
         "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+        "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+        "silu": lambda x: x * jax.nn.sigmoid(x),
     }[name]
     x = jnp.linspace(-20, 20, 201)
     np.testing.assert_array_equal(ACTIVATIONS[name](x), plain(x))

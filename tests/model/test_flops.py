@@ -6,7 +6,7 @@ import naive
 import pytest
 
 from vop_jax.devices.flops import count_flops
-from vop_jax.model.clip.sizes import SIZES
+from vop_jax.model.clip.families import SIZES
 from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.methods import METHODS

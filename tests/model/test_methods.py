@@ -8,7 +8,7 @@ import pytest
 
 from vop_jax.devices.config import MeshConfig
 from vop_jax.devices.mesh import make_mesh
-from vop_jax.model.clip.sizes import SIZES
+from vop_jax.model.clip.families import SIZES
 from vop_jax.model.counts import count_methods
 from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.methods import METHODS

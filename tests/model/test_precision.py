@@ -12,9 +12,9 @@ from step_problem import ONE, PROMPTS, SIZE, problem
 from vop_jax.devices.flops import count_flops
 from vop_jax.devices.mesh import make_mesh
 from vop_jax.model import compute as compute_module
+from vop_jax.model.clip.families import SIZES
 from vop_jax.model.clip.precision import Precision
 from vop_jax.model.clip.products import product
-from vop_jax.model.clip.sizes import SIZES
 from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.methods import METHODS

@@ -3,9 +3,10 @@
 import dataclasses
 
 import pytest
+from small_families import FAMILIES
 
+from vop_jax.model.clip.families import SIZES
 from vop_jax.model.clip.param_shapes import param_shapes
-from vop_jax.model.clip.sizes import SIZES
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.shapes import abstract_variables
 from vop_jax.model.tree_paths import paths
@@ -19,7 +20,19 @@ _UNEQUAL = dataclasses.replace(
 )
 
 
-@pytest.mark.parametrize("size", [*SIZES.values(), _UNEQUAL], ids=[*SIZES, "unequal"])
+# Known models of every kind of part; the others differ in numbers.
+_QUICK = ("demo", "vit_b32", "siglip_b16", "pe_core_g14_448", "eva02_b16")
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(size, id=name, marks=[] if name in _QUICK else [pytest.mark.slow])
+        for name, size in SIZES.items()
+    ]
+    + [pytest.param(size, id=f"small {name}") for name, size in FAMILIES.items()]
+    + [pytest.param(_UNEQUAL, id="unequal")],
+)
 def test_the_shapes_are_those_of_the_model(size):
     traced = abstract_variables(size, PromptConfig(num_frames=1))["params"]
     assert param_shapes(size) == {k: x.shape for k, x in paths(traced).items()}

@@ -15,7 +15,7 @@ from data_pipelines.feeding.feed import TrainFeed
 from data_pipelines.feeding.split import MemoryFrames, Split
 from vop_jax.devices.config import MeshConfig
 from vop_jax.devices.mesh import make_mesh, put_batch, put_tree
-from vop_jax.model.clip.sizes import SIZES
+from vop_jax.model.clip.families import SIZES
 from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.methods import METHODS
 from vop_jax.model.trained import select, trained_mask

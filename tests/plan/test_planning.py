@@ -14,7 +14,7 @@ from data_pipelines.console.errors import UserError
 from vop_jax.devices.config import MeshConfig
 from vop_jax.devices.flops import count_flops
 from vop_jax.devices.mesh import make_mesh
-from vop_jax.model.clip.sizes import SIZES
+from vop_jax.model.clip.families import SIZES
 from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.prompts.config import PromptConfig

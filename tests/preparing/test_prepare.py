@@ -18,7 +18,7 @@ from PIL import Image
 from written_films import decode_all
 
 from data_pipelines.console.errors import UserError
-from data_pipelines.decoding.images import resize_and_crop
+from data_pipelines.decoding.images import resize_frame
 from data_pipelines.decoding.video_job import do_job
 from data_pipelines.decoding.workers import Workers
 from data_pipelines.feeding.split import load_split
@@ -158,10 +158,10 @@ def test_pixels_that_are_not_square(source):
             prepare(
                 source, f"out{ignored}", ignore_pixel_aspect=not ignored, image_size=32
             )
-    square = resize_and_crop(decode_all(path)[1], 32)
-    assert np.abs(prepared[False] - resize_and_crop(wide, 32)).mean() < 8
+    square = resize_frame(decode_all(path)[1], 32)
+    assert np.abs(prepared[False] - resize_frame(wide, 32)).mean() < 8
     assert np.abs(prepared[True] - square).mean() < 8
-    assert np.abs(prepared[True] - resize_and_crop(wide, 32)).mean() > 16
+    assert np.abs(prepared[True] - resize_frame(wide, 32)).mean() > 16
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])

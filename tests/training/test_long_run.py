@@ -10,7 +10,7 @@ import pytest
 
 from vop_jax.devices.config import MeshConfig
 from vop_jax.devices.mesh import make_mesh, put_batch, put_tree
-from vop_jax.model.clip.sizes import SIZES
+from vop_jax.model.clip.families import SIZES
 from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.methods import METHODS
 from vop_jax.model.shapes import abstract_variables

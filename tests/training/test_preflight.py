@@ -10,6 +10,7 @@ from data_pipelines.catalog.table import DATASETS
 from data_pipelines.console.errors import UserError
 from data_pipelines.datasets.demo import world
 from data_pipelines.feeding import loading
+from vop_jax.model.clip.families import known_size
 from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.training import job, run
 from vop_jax.training.config import check_config
@@ -119,7 +120,7 @@ def test_videos_that_are_held_out_are_not_counted_twice(monkeypatch, keep, left)
     monkeypatch.setattr(run, "split_sizes", lambda path: {"train": 30, "test": 9})
     monkeypatch.setattr(run, "find_prepared", lambda *_, **__: Path("/"))
     made = config(dataset="msrvtt_9k", train_on_holdout=keep)
-    sizes, held = known_sizes(made, 224)
+    sizes, held = known_sizes(made, known_size("vit_b32"))
     assert (sizes, held) == ({"train": left, "validation": 3, "test": 9}, 3)
     if not keep:
         with pytest.raises(

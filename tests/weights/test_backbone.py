@@ -9,10 +9,10 @@ import pytest
 import safetensors.numpy
 
 from data_pipelines.console.errors import UserError
+from vop_jax.model.clip.families import SIZES
 from vop_jax.model.clip.sizes import (
     PIXEL_DEVIATION,
     PIXEL_MEAN,
-    SIZES,
     ClipSize,
     TextSize,
     VisionSize,
@@ -21,7 +21,7 @@ from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.dual_encoder import DualEncoder, normalize
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.shapes import abstract_variables
-from vop_jax.weights import backbone, hugging_face_config
+from vop_jax.weights import backbone, config_file
 
 TINY = ClipSize(
     vision=VisionSize(32, 3, 2, 64),
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     path = tmp_path_factory.mktemp("clip")
-    hugging_face_config.save_size(path, TINY)
+    config_file.save_size(path, TINY)
     config = json.loads((path / "config.json").read_text())
     torch.manual_seed(0)
     model = transformers.CLIPModel(transformers.CLIPConfig.from_dict(config)).eval()

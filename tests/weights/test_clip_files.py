@@ -17,9 +17,9 @@ from vop_jax.api import load
 from vop_jax.model.clip.sizes import VisionSize
 from vop_jax.weights.backbone import load_backbone
 from vop_jax.weights.clip_export import check_openai_size, convert
-from vop_jax.weights.clip_import import size_of
 from vop_jax.weights.clip_names import recognise
-from vop_jax.weights.hugging_face_config import load_size
+from vop_jax.weights.config_file import load_size
+from vop_jax.weights.inferred_size import size_of
 from vop_jax.weights.records import unwrapped
 from vop_jax.weights.tensors import Tensor, tensor_of
 
@@ -209,9 +209,8 @@ def test_parts_that_are_wrapped():
         ("lstm_visual.weight_ih_l0", "CLIP4Clip's seqLSTM"),
         ("cross.embeddings.position_embeddings.weight", "CLIP4Clip's tightTransf"),
         ("mit.encoder.layers.0.layer_norm1.weight", "X-CLIP"),
-        ("vision_model.head.probe", "a SigLIP"),
-        ("visual.trunk.pos_embed", "with a tower of timm"),
-        ("visual.attn_pool.query", "pools by attention"),
+        ("visual.attn_pool.query", "pools by several queries"),
+        ("text_decoder.ln_1.weight", "a captioner"),
     ],
 )
 def test_other_models_are_called_what_they_are(name, says, tmp_path):

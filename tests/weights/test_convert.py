@@ -413,7 +413,7 @@ def test_an_activation_that_nothing_says_is_asked_for(state, tmp_path):
     with pytest.raises(UserError, match="says gelu"):
         convert(folder, tmp_path / "out", "huggingface", "quick_gelu")
     config = json.loads((folder / "open_clip_config.json").read_text())
-    config["preprocess_cfg"]["mean"] = [0.5, 0.5, 0.5]
+    config["preprocess_cfg"]["mean"] = [5.0, 0.5, 0.5]
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="pixel statistics"):
         convert(folder, tmp_path / "out", "huggingface")

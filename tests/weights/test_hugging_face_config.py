@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from data_pipelines.console.errors import UserError
+from vop_jax.model.clip.families import SIZES
 from vop_jax.model.clip.param_shapes import param_shapes
-from vop_jax.model.clip.sizes import SIZES
 from vop_jax.weights.backbone import check_header, load_backbone
-from vop_jax.weights.hugging_face_config import load_size, read_size, save_size
+from vop_jax.weights.config_file import load_size, read_size, save_size
 from vop_jax.weights.locate import BACKBONE
 from vop_jax.weights.tensors import tensor_of
 
@@ -102,8 +102,13 @@ def test_a_number_that_is_none_of_a_clip_is_refused(tmp_path, tower, field, wron
         ("{}", "neither a model_type nor a vision_config"),
         ({"method": "vop", "backbone": "demo"}, "neither a model_type nor"),
         (
-            DEMO | {"model_type": "siglip"},
-            "model_type is .siglip.; it must be 'clip'",
+            DEMO | {"model_type": "siglip2"},
+            "model_type is .siglip2., a SigLIP 2 of variable resolution .NaFlex.; use",
+        ),
+        (DEMO | {"model_type": "blip"}, "model_type is .blip., a captioner"),
+        (
+            DEMO | {"model_type": "altclip"},
+            "is .altclip.; it must be one of clip, metaclip_2, siglip",
         ),
         (DEMO | {"model_type": 3}, "model_type is 3"),
         (DEMO | {"projection_dim": None}, "projection_dim is null"),

@@ -12,7 +12,7 @@ from data_pipelines.console.errors import UserError
 from vop_jax.api import load
 from vop_jax.weights.backbone import load_backbone
 from vop_jax.weights.clip_export import convert
-from vop_jax.weights.hugging_face_config import load_size, save_size
+from vop_jax.weights.config_file import load_size, save_size
 from vop_jax.weights.locate import BACKBONE
 
 

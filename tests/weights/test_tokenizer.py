@@ -13,7 +13,7 @@ import pytest
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.text.captions import too_long
-from vop_jax.model.clip.sizes import SIZES
+from vop_jax.model.clip.families import SIZES
 from vop_jax.weights import packaged_tokenizer
 from vop_jax.weights.backbone import load_backbone
 from vop_jax.weights.clip_export import write_hugging_face
@@ -273,8 +273,8 @@ TOKEN = {"id": EOS + 1, "content": "x"}
         (at("model", "merges", value={}), "merges is"),
         (at("model", "dropout", value=0.5), "dropout is 0.5; it must be null"),
         (
-            at("model", "type", value="Unigram"),
-            'model.type is "Unigram"; it must be BPE',
+            at("model", "type", value="WordPiece"),
+            'model.type is "WordPiece"; it must be BPE',
         ),
         (at("model", "type", value=["BPE"] * 999), "model.type is a list of 999"),
         (at("model", "end_of_word_suffix", value=""), "end_of_word_suffix is"),
@@ -285,7 +285,7 @@ TOKEN = {"id": EOS + 1, "content": "x"}
         (at("padding", value={"strategy": "x"}), "padding.strategy"),
         (at("truncation", value={"max_length": 10**12}), "max_length is 1000000000000"),
         (at("truncation", value=[1]), "truncation is"),
-        (at(*STEPS, value=[DOUBLING] * 3), '"Replace" is not a step of a CLIP'),
+        (at(*STEPS, value=[DOUBLING] * 3), '"Replace" is not a step of a known'),
         (at(*STEPS, value=[{"type": "Lowercase"}] * 99), "has 99 steps"),
         (at(*STEPS, value=[]), "has 0 steps"),
         (at(*STEPS, value=None), "normalizers is null"),
@@ -294,7 +294,7 @@ TOKEN = {"id": EOS + 1, "content": "x"}
             '"Prepend" is not',
         ),
         (at("normalizer", value=3), "normalizer is 3; it must be an object"),
-        (at(*CUTS, 0, "pattern", value=PANICS), '"Split" is not a step of a CLIP'),
+        (at(*CUTS, 0, "pattern", value=PANICS), '"Split" is not a step of a known'),
         (at(*CUTS, 0, "behavior", value="Isolated"), '"Split" is not a step'),
         (at(*CUTS, 1, "add_prefix_space", value=True), '"ByteLevel" is not a step'),
         (at(*CUTS, 1, "add_prefix_space", value=0), '"ByteLevel" is not a step'),
@@ -384,7 +384,7 @@ def test_convert_writes_clips_tokenizer_where_the_model_has_none(tmp_path, own):
     if own:
         (source / own).write_text("its own")
     clip = {"logit_scale": tensor_of(np.ones((), np.float32))}
-    given = SimpleNamespace(clip=clip, size=SIZE, folder=source, added={})
+    given = SimpleNamespace(clip=clip, size=SIZE, folder=source, added={}, cleaning="")
     write_hugging_face(given, output)
     assert (output / "tokenizer.json").exists() == (own != "vocab.json")
     if own:

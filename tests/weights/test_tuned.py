@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from data_pipelines.console.errors import UserError
-from vop_jax.model.clip.sizes import SIZES
+from vop_jax.model.clip.families import SIZES
 from vop_jax.model.prompts.sources import ROLES
 from vop_jax.model.prompts.text_layout import TEXT_LAYOUTS
 from vop_jax.weights.tuned import Metadata, load_tuned, save_tuned

@@ -28,7 +28,8 @@ from data_pipelines.datasets.demo.stills import (
 )
 from data_pipelines.files.locks import exclusive
 from data_pipelines.text.tokenizer import Tokenizer
-from vop_jax.model.clip.sizes import SIZES, ClipSize
+from vop_jax.model.clip.families import SIZES
+from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.weights.backbone import load_backbone, save_backbone

@@ -17,13 +17,15 @@ from vop_jax.devices.config import MeshConfig
 AXES = ("data", sharded_params.AXIS)
 BATCH = P(AXES)
 
-# (pattern of a leaf's path, partition spec of its last axes). A leaf that no pattern
-# matches, or whose axis is not divisible, is replicated: prompts, norms and biases are
-# small.
+# (pattern of a leaf's path, partition spec of its last axes): the first that matches
+# and whose axis is divisible. A leaf without one is replicated: prompts, norms and
+# biases are small.
 _RULES = (
     (r".*/attention/(query|key|value)/kernel", P("fsdp", None, None)),
     (r".*/attention/out/kernel", P(None, None, "fsdp")),
-    (r".*/mlp/fc_[12]/kernel", P("fsdp", None)),
+    (r".*/mlp/(fc_[12]|gate|up)/kernel", P("fsdp", None)),
+    # Where the hidden width is not divisible.
+    (r".*/mlp/fc_2/kernel", P(None, "fsdp")),
     (r".*/text/token_embedding", P(None, "fsdp")),
 )
 
@@ -75,7 +77,8 @@ def _spec(mesh: Mesh, path: str, shape: tuple[int, ...]) -> P:
                 axis is None or size % mesh.shape[axis] == 0
                 for axis, size in zip(spec, shape, strict=True)
             )
-            return P(*spec) if fits else P()
+            if fits:
+                return P(*spec)
     return P()
 
 

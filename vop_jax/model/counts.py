@@ -7,14 +7,14 @@ from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.methods import METHODS
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.shapes import abstract_variables
-from vop_jax.model.trained import trained_mask
+from vop_jax.model.trained import lacking_parameters, trained_mask
 from vop_jax.model.tree_paths import paths
 
 # Parameters whose name in OpenAI's CLIP ends neither in .weight nor in .bias, and the
 # frame positions, which the paper excludes as well.
 _UNCOUNTED = re.compile(
-    r".*/(attention/(query|key|value)/\w+|projection|class_embedding"
-    r"|position_embedding|logit_scale|frame_positions)"
+    r".*/(attention/(query|key|value)/\w+|projection|class_embedding|probe"
+    r"|position_embedding|logit_scale|logit_bias|frame_positions)"
 )
 
 
@@ -59,9 +59,10 @@ def count(size: ClipSize, prompts: PromptConfig, trained: tuple[str, ...]) -> Co
 
 
 def count_methods(size: ClipSize, num_frames: int) -> dict[str, Counts]:
-    """The counts of every row of the method table."""
+    """The counts of every row of the method table that fits the backbone."""
     layers = size.vision.layers
     return {
         name: count(size, method.prompt_config(layers, num_frames), method.trained)
         for name, method in METHODS.items()
+        if not lacking_parameters(size, method.trained)
     }

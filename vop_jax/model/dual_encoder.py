@@ -1,4 +1,4 @@
-"""CLIP for videos and captions: two towers that meet in one space."""
+"""A model of videos and captions: two towers that meet in one space."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def normalize(features: Float[Array, "*n E"]) -> Float[Array, "*n E"]:
 
 
 class DualEncoder(nn.Module):
-    """Both towers of CLIP, prompted or not.
+    """Both towers of a backbone, prompted or not.
 
     Collections: `params` holds the backbone, `prompts` what is added to it.
 
@@ -47,6 +47,9 @@ class DualEncoder(nn.Module):
         self.logit_scale = self.param(
             "logit_scale", nn.initializers.constant(jnp.log(1 / 0.07)), ()
         )
+        # Read by the sigmoid loss alone, which a model without it cannot be tuned with.
+        if self.size.loss == "sigmoid":
+            self.param("logit_bias", nn.initializers.constant(-10.0), ())
 
     def encode_videos(self, frames: UInt8[Array, "B F H W 3"]) -> Float[Array, "B E"]:
         """The mean over frames of the frames' normalised embeddings, float32."""

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, UInt8
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.text.buckets import (
+    BUCKETS,
     bucket_batch,
     bucket_length,
     bucket_lengths,
@@ -43,6 +44,7 @@ class Embedder:
     def __init__(self, model: DualEncoder, mesh: Mesh):
         model = model.on(mesh.devices.flat[0])
         self._mesh, self._embedding = mesh, model.size.embedding
+        self._buckets = () if model.size.full_captions else BUCKETS
         self._batch_multiple = mesh.size
         self.embed_videos = per_device(
             lambda variables, frames: model.apply(
@@ -117,7 +119,8 @@ class Embedder:
         self, variables: Any, ids: Int[np.ndarray, "C N"]
     ) -> Float[np.ndarray, "C E"]:
         """The embedding of every caption."""
-        length = bucket_length(int(caption_lengths(ids).max()), ids.shape[1])
+        longest = int(caption_lengths(ids).max())
+        length = bucket_length(longest, ids.shape[1], self._buckets)
         few = len(ids) <= FEW_TEXTS
         size = self.rounded(1 if few else bucket_batch(len(ids), TEXT_BATCH))
         filled = np.zeros((-(-len(ids) // size) * size, length), ids.dtype)
@@ -134,7 +137,7 @@ class Embedder:
 
     def compile_texts(self, variables: Any, limit: int) -> None:
         """Compiles the embedding of few captions, of every length up to a limit."""
-        for length in bucket_lengths(limit):
+        for length in bucket_lengths(limit, self._buckets):
             self.texts(variables, np.ones((1, length), np.int32))
 
     def similarity(

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from vop_jax.devices.sharded_params import gather, is_sharded
 from vop_jax.model.clip.layers import Block
 from vop_jax.model.clip.remat import remat
+from vop_jax.model.clip.rotary import Rotation
 from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.prompts.layer_plan import Segment, bind, rows_of
 
@@ -60,6 +61,7 @@ def run_layers(
     read: Callable[[Array], Array] | None = None,
     read_mask: Array | None = None,
     enter_joint: Callable[[Array], Array] | None = None,
+    rotation: Rotation | None = None,
 ) -> Array:
     """Runs all layers of a tower, segment by segment.
 
@@ -73,9 +75,10 @@ def run_layers(
         plan: segments of layers with the same additions, covering all layers.
         compute: how the layers run.
         mask: attention mask of all layers but the last.
-        read: picks the rows that the last layer computes and returns.
+        read: picks the rows that the last layer computes and returns; None means all.
         read_mask: attention mask of those rows.
         enter_joint: regroups the tokens before the first joint layer.
+        rotation: of each token of a frame, as of `Block`.
 
     Returns:
         The rows that the last layer returns.
@@ -89,7 +92,9 @@ def run_layers(
         # From the first joint segment on, the frames of a video attend to each other.
         if segment.joint and not joint and enter_joint is not None:
             tokens, joint = enter_joint(tokens), True
-        layer = functools.partial(_layer, block, whole, segment.additions)
+        layer = functools.partial(
+            _layer, block, whole, segment.additions, rotation=rotation
+        )
         rows = rows_of(segment.additions)
         # The segment's layers except the tower's last, which is stored separately.
         stop = min(segment.stop, layers - 1)
@@ -109,7 +114,7 @@ def run_layers(
                 tokens,
                 looped=looped,
             )
-        # The last layer computes only the rows that are read.
+        # The last layer computes only the rows that are read, if not all of them are.
         if segment.stop == layers:
             row = jax.tree.map(lambda x: x[-1], rows)
             layer = functools.partial(layer, mask=read_mask, read=read)

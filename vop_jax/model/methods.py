@@ -8,15 +8,16 @@ import dataclasses
 from data_pipelines.console.names import pick
 from vop_jax.model.prompts.config import PromptConfig
 
-# Patterns of all backbone parameters. A leaf of `params` that matches none of them is
-# an error: otherwise a new parameter would be frozen by accident.
+# Patterns of all backbone parameters; each matches some parameter of every backbone. A
+# leaf of `params` that matches none of them is an error: otherwise a new parameter
+# would be frozen by accident.
 BACKBONE = (
     r"params/(vision|text)/(layers|last_layer)/(attention|mlp|ln_[12])/.*",
     r"params/(vision|text)/(ln_pre|ln_post|ln_final)/.*",
-    r"params/(vision|text)/(position_embedding|projection)",
-    r"params/vision/(class_embedding|patch_embedding)",
+    r"params/(vision|text)/(position_embedding|projection|projection_bias)",
+    r"params/vision/(class_embedding|patch_embedding|patch_bias|pooling/.*)",
     r"params/text/token_embedding",
-    r"params/logit_scale",
+    r"params/logit_(scale|bias)",
 )
 _PROMPTS = (r"prompts/.*",)
 
@@ -68,9 +69,16 @@ class Method:
 METHODS = {
     "zero_shot": Method(about="CLIP without tuning; nothing is trained"),
     "full": Method(BACKBONE, about="every weight of CLIP is trained"),
-    "bias": Method((r"params/.*/bias",), about="every bias of CLIP is trained"),
+    "bias": Method(
+        (r"params/(vision|text)/.*bias",), about="every bias of CLIP is trained"
+    ),
     "proj": Method(
-        (r"params/(vision|text)/projection",), about="the two output projections"
+        # One pattern a tower: a backbone that lacks one of them cannot be tuned so.
+        (
+            r"params/vision/projection(_bias)?",
+            r"params/text/projection(_bias)?",
+        ),
+        about="the two output projections",
     ),
     "partial": Method(
         (r"params/(vision|text)/last_layer/.*",), about="the last layer of both towers"

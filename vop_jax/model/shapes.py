@@ -19,7 +19,7 @@ def abstract_variables(size: ClipSize, prompts: PromptConfig) -> Any:
         DualEncoder(size, prompts).init,
         {"params": key, "prompts": key},
         jax.ShapeDtypeStruct(image, jnp.uint8),
-        jax.ShapeDtypeStruct((1, 2), jnp.int32),
+        jax.ShapeDtypeStruct((1, size.context_length), jnp.int32),
     )
 
 

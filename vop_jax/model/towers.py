@@ -1,4 +1,8 @@
-"""CLIP's vision and text towers, with prompted layers."""
+"""The vision and text towers, with prompted layers.
+
+What a tower is made of is said by its description, part by part; see
+`vop_jax.model.clip.sizes`.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,11 +12,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, UInt8
 
-from vop_jax.devices.sharded_params import gather
+from vop_jax.devices.sharded_params import gather, is_sharded
 from vop_jax.model.clip.layers import Block, LayerNorm
+from vop_jax.model.clip.pooling import Pooling
 from vop_jax.model.clip.precision import Precision
 from vop_jax.model.clip.products import product
-from vop_jax.model.clip.sizes import PIXEL_DEVIATION, PIXEL_MEAN, ClipSize, TowerSize
+from vop_jax.model.clip.remat import remat
+from vop_jax.model.clip.rotary import rotation_of
+from vop_jax.model.clip.sizes import PROJECTIONS, ClipSize, TowerSize
 from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.layer_stack import run_layers
 from vop_jax.model.prompts.adapters import Adapters
@@ -23,8 +30,9 @@ from vop_jax.model.prompts.sources import TextPrompts, VideoPrompts, arrange
 class _Tower(nn.Module):
     """What both towers share: stacked layers, and the last layer on its own.
 
-    The last layer computes only the row that is read, and the `partial` baseline trains
-    it alone, so it has parameters of its own; the others are stacked for `lax.scan`.
+    The last layer may compute only the row that is read, and the `partial` baseline
+    trains it alone, so it has parameters of its own; the others are stacked for
+    `lax.scan`.
     """
 
     size: ClipSize
@@ -76,13 +84,41 @@ class _Tower(nn.Module):
         results = self.compute.precision.results
         return LayerNorm(size.epsilon, dtype=results, name=name)
 
+    def make_projection(self, size: TowerSize) -> None:
+        """Declares the parameters that make the embedding of a row, if any."""
+        initial = {
+            "projection": (
+                _normal(size.width**-0.5),
+                (size.width, self.size.embedding),
+            ),
+            "projection_bias": (nn.initializers.zeros, (self.size.embedding,)),
+        }
+        self.projected_by = {
+            name: self.param(name, *initial[name])
+            for name in PROJECTIONS[size.projection]
+        }
+
+    def project(self, rows: Float[Array, "*n D"]) -> Float[Array, "*n E"]:
+        """The embeddings of the rows that were read, float32."""
+        weights = {k: x.astype(rows.dtype) for k, x in self.projected_by.items()}
+        if "projection" in weights:
+            rows = rows @ weights["projection"]
+        if "projection_bias" in weights:
+            rows = rows + weights["projection_bias"]
+        return rows.astype(jnp.float32)
+
 
 def _normal(std: float) -> Callable[..., Array]:
     return nn.initializers.normal(std)
 
 
+def _unchanged(rows: Array) -> Array:
+    """In the place of a LayerNorm that a tower does not have."""
+    return rows
+
+
 class VisionTower(_Tower):
-    """CLIP's vision tower: frames to frame features."""
+    """The vision tower: frames to frame features."""
 
     def setup(self):
         """Declares the submodules."""
@@ -92,61 +128,99 @@ class VisionTower(_Tower):
         self.patch_embedding = self.param(
             "patch_embedding", _normal(deviation), (patch, patch, 3, size.width)
         )
-        self.class_embedding = self.param(
-            "class_embedding", _normal(deviation), (size.width,)
-        )
+        self.patch_bias = self.class_embedding = None
+        if size.patch_bias:
+            self.patch_bias = self.param(
+                "patch_bias", nn.initializers.zeros, (size.width,)
+            )
+        if size.class_token:
+            self.class_embedding = self.param(
+                "class_embedding", _normal(deviation), (size.width,)
+            )
         self.position_embedding = self.param(
-            "position_embedding",
-            _normal(deviation),
-            (1 + self.size.patches, size.width),
+            "position_embedding", _normal(deviation), (self.size.tokens, size.width)
         )
-        self.ln_pre = self.norm(size, "ln_pre")
+        self.ln_pre = self.norm(size, "ln_pre") if size.pre_norm else _unchanged
         self.make_layers(size)
         self.ln_post = self.norm(size, "ln_post")
-        self.projection = self.param(
-            "projection", _normal(deviation), (size.width, self.size.embedding)
-        )
+        self.make_pooling()
+        self.make_projection(size)
         self.prompts = VideoPrompts(self.prompt_config, size)
         self.make_adapters(size)
 
+    def make_pooling(self) -> None:
+        """Declares `pooling`, if the tower pools its rows."""
+        size = self.size.vision.pooling
+        self.pooling = None
+        if size is not None:
+            self.pool = Pooling(size, self.compute.precision, parent=None)
+            sample = jnp.zeros((1, 1, 1, size.width))
+
+            def initial(key):
+                return self.pool.init(key, sample)["params"]
+
+            self.whole_pooling = jax.eval_shape(initial, jax.random.key(0))
+            self.pooling = self.declare_sharded("pooling", initial)
+
+    def pooled(self, rows: Float[Array, "B F S D"]) -> Float[Array, "B F D"]:
+        """The rows of each frame, pooled to one."""
+
+        def run(params, rows):
+            return self.pool.apply({"params": gather(params, self.whole_pooling)}, rows)
+
+        sharded = is_sharded(self.pooling, self.whole_pooling)
+        saving = remat(run, self.compute.remat, is_sharded=sharded, looped=False)
+        return saving(self.pooling, rows)
+
     def embed(self, frames: UInt8[Array, "B F H W 3"]) -> Float[Array, "B F S D"]:
-        """The tokens that enter layer 1: class token and patches; S = 1 + M.
+        """The tokens that enter layer 1: the class token, if there is one, and patches.
 
         The pixel normalisation (x/255 - mean)/std is folded into the weights of the
         patch embedding, so the devices are sent uint8 frames.
         """
         batch, count, height, width, _ = frames.shape
-        patch = self.size.patch_size
+        patch, recipe = self.size.patch_size, self.size.frames
         if (height, width) != (self.size.image_size, self.size.image_size):
             raise ValueError(
-                f"frames are {height}x{width} pixels; this CLIP takes "
+                f"frames are {height}x{width} pixels; this model takes "
                 f"{self.size.image_size}x{self.size.image_size}"
             )
         # The normalisation as part of the kernel and a bias.
-        deviation = jnp.asarray(PIXEL_DEVIATION)[:, None]
+        deviation = jnp.asarray(recipe.deviation)[:, None]
         kernel = self.patch_embedding / (255.0 * deviation)
         bias = -jnp.sum(
-            self.patch_embedding * (jnp.asarray(PIXEL_MEAN)[:, None] / deviation),
+            self.patch_embedding * (jnp.asarray(recipe.mean)[:, None] / deviation),
             axis=(0, 1, 2),
         )
-        # Non-overlapping patches as rows, so that the convolution is a product.
-        rows, columns = height // patch, width // patch
-        patches = frames.reshape(batch, count, rows, patch, columns, patch, 3)
-        patches = patches.swapaxes(3, 4).reshape(batch, count, rows * columns, -1)
+        if self.patch_bias is not None:
+            bias = bias + self.patch_bias
+        # Non-overlapping patches as rows, so that the convolution is a product. Pixels
+        # beyond the last complete patch are not seen (384 pixels in patches of 14).
+        grid = self.size.grid
+        frames = frames[:, :, : grid * patch, : grid * patch]
+        patches = frames.reshape(batch, count, grid, patch, grid, patch, 3)
+        patches = patches.swapaxes(3, 4).reshape(batch, count, grid * grid, -1)
         # [B, F, M, D]
         wide = Precision(self.compute.precision.operands, "float32")
         patches = patches.astype(wide.operands)
         tokens = product(patches, kernel.reshape(-1, kernel.shape[-1]), wide) + bias
-        first = jnp.broadcast_to(
-            self.class_embedding, (batch, count, 1, tokens.shape[-1])
-        )
-        tokens = jnp.concatenate([first, tokens], axis=2) + self.position_embedding
-        return self.ln_pre(tokens)
+        if self.class_embedding is not None:
+            first = jnp.broadcast_to(
+                self.class_embedding, (batch, count, 1, tokens.shape[-1])
+            )
+            tokens = jnp.concatenate([first, tokens], axis=2)
+        tokens = self.ln_pre(tokens + self.position_embedding)
+        return tokens.astype(self.compute.precision.results)
 
     def __call__(self, frames: UInt8[Array, "B F H W 3"]) -> Float[Array, "B F E"]:
-        """The projected class token of each frame, not normalised, float32."""
+        """The embedding of each frame, not normalised, float32.
+
+        It is made of the class token's row, which is then the only one that the last
+        layer computes, or of all rows by attention pooling.
+        """
         tokens = self.embed(frames)
         batch, count, length, width = tokens.shape
+        size = self.size.vision
 
         def join(tokens: Array) -> Array:
             positions = jnp.asarray(self.prompts.frame_positions)[:, None]
@@ -155,8 +229,17 @@ class VisionTower(_Tower):
 
         def read(tokens: Array) -> Array:
             # Each frame's class token, whether frames are grouped jointly or not.
-            rows = tokens.reshape(batch, count, length, width)[:, :, :1]
-            return rows.reshape(batch, tokens.shape[1], -1, width)
+            rows = tokens.reshape(batch, count, length, -1)[:, :, :1]
+            return rows.reshape(batch, tokens.shape[1], -1, tokens.shape[-1])
+
+        rotation = None
+        if size.rotary is not None:
+            rotation = rotation_of(
+                size.rotary,
+                self.size.grid,
+                size.width // size.heads,
+                before=int(size.class_token),
+            )
 
         rows = run_layers(
             self.block,
@@ -166,15 +249,29 @@ class VisionTower(_Tower):
             tokens,
             self.prompts.plan(self.ln_pre, self.adapters),
             compute=self.compute,
-            read=read,
+            read=read if self.pooling is None else None,
             enter_joint=join,
+            rotation=rotation,
         )
-        rows = self.ln_post(rows.reshape(batch, count, width))
-        return (rows @ self.projection.astype(rows.dtype)).astype(jnp.float32)
+        rows = self.ln_post(rows.reshape(batch, count, -1, width))
+        rows = rows[:, :, 0] if self.pooling is None else self.pooled(rows)
+        return self.project(rows)
+
+
+def _end(size: ClipSize, ids: Int[Array, "B N"]) -> Int[Array, "B"]:
+    return jnp.argmax(ids == size.eos_id, axis=-1)
+
+
+def _last(size: ClipSize, ids: Int[Array, "B N"]) -> Int[Array, "B"]:
+    return jnp.full(len(ids), size.context_length - 1)
+
+
+# The values of `TextSize.reads` -> the position of the row that is read.
+READS: dict[str, Callable[[ClipSize, Array], Array]] = {"end": _end, "last": _last}
 
 
 class TextTower(_Tower):
-    """CLIP's text tower: captions to caption features."""
+    """The text tower: captions to caption features."""
 
     def setup(self):
         """Declares the submodules."""
@@ -188,22 +285,27 @@ class TextTower(_Tower):
         )
         self.make_layers(size)
         self.ln_final = self.norm(size, "ln_final")
-        self.projection = self.param(
-            "projection", _normal(size.width**-0.5), (size.width, self.size.embedding)
-        )
+        self.make_projection(size)
         self.prompts = TextPrompts(self.prompt_config, size)
         self.make_adapters(size)
 
     def __call__(self, ids: Int[Array, "B N"]) -> Float[Array, "B E"]:
-        """The projected EOT token of each caption, not normalised, float32.
+        """The embedding of each caption, not normalised, float32.
 
-        N may be any bucket length up to the context length: the tower is causal, so
-        the EOT token does not see the padding after it. With prompts among the words
-        (see `text_layout`) the row read is as many rows after EOT as there are prompts.
+        If the tower is causal and reads the EOT token, N may be any bucket length up to
+        the context length: that token does not see the padding after it. Else (see
+        `ClipSize.full_captions`) N is the context length, padding included. With
+        prompts among the words (see `text_layout`) the row read is as many rows after
+        EOT as there are prompts.
         """
-        dtype = self.compute.precision.results
+        dtype, size = self.compute.precision.results, self.size.text
         slots = self.prompt_config.text_slots(self.size.context_length)
-        end = jnp.argmax(ids == self.size.eos_id, axis=-1) + len(slots)
+        if self.size.full_captions and ids.shape[1] != self.size.context_length:
+            raise ValueError(
+                f"captions have {ids.shape[1]} tokens; this model takes "
+                f"{self.size.context_length}, padding included"
+            )
+        end = READS[size.reads](self.size, ids) + len(slots)
         ids = arrange(ids, slots, self.size.context_length)
         length = ids.shape[1]
         # The embedding table is gathered for this look-up alone.
@@ -224,9 +326,10 @@ class TextTower(_Tower):
             tokens,
             self.prompts(self.position_embedding, self.adapters),
             compute=self.compute,
-            mask=index[:, None] >= index,
+            mask=index[:, None] >= index if size.causal else None,
             read=lambda x: jnp.take_along_axis(x, end[:, None, None, None], axis=2),
-            read_mask=(index <= end[:, None])[:, None, None, None],
+            read_mask=(
+                (index <= end[:, None])[:, None, None, None] if size.causal else None
+            ),
         )
-        rows = self.ln_final(rows[:, 0, 0])
-        return (rows @ self.projection.astype(rows.dtype)).astype(jnp.float32)
+        return self.project(self.ln_final(rows[:, 0, 0]))

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import optax
 
+from vop_jax.model.clip.param_shapes import param_shapes
+from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.methods import BACKBONE
 from vop_jax.model.tree_paths import from_paths, paths
 
@@ -40,6 +42,22 @@ def trained_mask(variables: Any, trained: tuple[str, ...]) -> Any:
     if unused:
         raise ValueError(f"no leaf matches {', '.join(unused)}")
     return from_paths(mask)
+
+
+def lacking_parameters(size: ClipSize, trained: tuple[str, ...]) -> list[str]:
+    """Patterns of backbone parameters that match none of a backbone's.
+
+    Args:
+        size: of the backbone.
+        trained: the patterns of a method.
+    """
+    own = [f"params/{path}" for path in param_shapes(size)]
+    return [
+        pattern
+        for pattern in trained
+        if pattern.startswith("params/")
+        and not any(re.fullmatch(pattern, path) for path in own)
+    ]
 
 
 def trained_leaves(variables: Any, mask: Any) -> list[tuple[str, tuple[int, ...], int]]:

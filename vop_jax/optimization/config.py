@@ -5,6 +5,8 @@ from typing import Annotated
 
 from data_pipelines.console.ranges import Range
 
+# The keys of `losses.LOSSES`, which cannot be imported without JAX.
+LOSS_NAMES = ("auto", "softmax", "sigmoid")
 # Mode of `mask_equal` -> the columns of the batch's `identity` (see `TrainFeed`) of
 # which one must be equal for a candidate not to count as a negative.
 MASKS: dict[str, tuple[str, ...]] = {

@@ -1,5 +1,12 @@
-"""The training loss: symmetric cross-entropy over the global batch."""
+"""The training losses, over the global batch: softmax (the paper's) and sigmoid.
 
+Softmax is the default for every backbone, also for those that were made with the
+sigmoid loss. It is the recipe that VoP's results are printed for, and it needs no bias:
+a frozen `logit_bias` suits the batches of many thousands of pairs that it was learned
+on, not those of a few dozen that prompts are tuned with.
+"""
+
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -62,6 +69,70 @@ def contrastive_loss(
     return jnp.sum(to_videos + to_texts - 2 * right) / (2 * len(everyone))
 
 
+def sigmoid_loss(
+    video: Float[Array, "b E"],
+    text: Float[Array, "b E"],
+    logit_scale: Float[Array, ""],
+    logit_bias: Float[Array, ""],
+    identity: Int[Array, "b K"] | None = None,
+    *,
+    axes: tuple[str, ...] = (),
+    chunk: int = 0,
+) -> Float[Array, ""]:
+    """Every pair of a batch on its own: does this text belong to this video?
+
+    Zhai et al., 2023 (SigLIP): the sum over all B x B pairs of the logistic loss of
+    exp(logit_scale) * s + logit_bias, divided by B.
+
+    Args:
+        video: as of `contrastive_loss`, as are all but `logit_bias`.
+        text: of the same rows.
+        logit_scale: logarithm of the factor on the similarities.
+        logit_bias: added to the scaled similarities.
+        identity: pairs of equal rows that are not the row's own are left out.
+        axes: mesh axes that the batch is sharded over.
+        chunk: number of videos per chunk.
+
+    Returns:
+        The loss, or this device's term of it, as of `contrastive_loss`.
+    """
+    # Each device's b texts against the B videos: all pairs once.
+    videos = jax.lax.all_gather(video, axes, tiled=True) if axes else video
+    scale = jnp.exp(logit_scale)
+    right = scale * jnp.sum(text * video, axis=-1) + logit_bias
+    own, others = _members(identity, axes)
+
+    def of(part: tuple[Array, _Members | None]) -> Array:
+        some, members = part
+        pairs = _logits(scale * text, some, own, members) + logit_bias
+        return jax.nn.softplus(pairs).sum(axis=-1)
+
+    # softplus(z) of every pair as if it were wrong; a right one costs softplus(-z).
+    wrong = _over_chunks(of, videos, others, chunk).sum(axis=0)
+    return jnp.sum(wrong - right) / len(videos)
+
+
+class Loss(NamedTuple):
+    """A loss, and the backbone's parameters that it takes after the embeddings.
+
+    Attributes:
+        function: (videos, texts, parameters..., identity, axes=, chunk=) -> the loss.
+        parameters: names within `params`; frozen in most methods.
+    """
+
+    function: Callable[..., Array]
+    parameters: tuple[str, ...]
+
+
+# The values of `config.loss`.
+_SOFTMAX = Loss(contrastive_loss, ("logit_scale",))
+LOSSES = {
+    "auto": _SOFTMAX,
+    "softmax": _SOFTMAX,
+    "sigmoid": Loss(sigmoid_loss, ("logit_scale", "logit_bias")),
+}
+
+
 def _members(
     identity: Int[Array, "b K"] | None, axes: tuple[str, ...]
 ) -> tuple[_Members | None, _Members | None]:
@@ -81,6 +152,39 @@ def _left_out(own: _Members, others: _Members) -> Bool[Array, "n m"]:
     return equal.any(-1) & (own.place[:, None] != others.place[None])
 
 
+def _logits(
+    rows: Float[Array, "b E"],
+    candidates: Float[Array, "m E"],
+    own: _Members | None,
+    members: _Members | None,
+) -> Float[Array, "b m"]:
+    """The products of rows and candidates; -inf for those that are left out."""
+    # A TPU multiplies in bfloat16 by default; at a scale of 100 the error matters.
+    logits = jnp.matmul(rows, candidates.T, precision=jax.lax.Precision.HIGHEST)
+    if own is None or members is None:
+        return logits
+    return jnp.where(_left_out(own, members), -jnp.inf, logits)
+
+
+def _over_chunks(
+    function: Callable[[tuple[Array, _Members | None]], Array],
+    candidates: Float[Array, "B E"],
+    others: _Members | None,
+    chunk: int,
+) -> Float[Array, "C b"]:
+    """What a function says of each of C chunks of the candidates."""
+    if not chunk or chunk >= len(candidates):
+        return function((candidates, others))[None]
+    # Each chunk's logits are recomputed in the backward pass; saving them would keep
+    # the logits of all candidates at once.
+    return jax.lax.map(
+        jax.checkpoint(function),
+        jax.tree.map(
+            lambda x: x.reshape(-1, chunk, *x.shape[1:]), (candidates, others)
+        ),
+    )
+
+
 def _log_sum(
     rows: Float[Array, "b E"],
     candidates: Float[Array, "B E"],
@@ -91,22 +195,8 @@ def _log_sum(
     """The log-sum-exp of each row's logits, over all candidates that count."""
 
     def of(part: tuple[Array, _Members | None]) -> Array:
-        some, members = part
-        # A TPU multiplies in bfloat16 by default; at a scale of 100 the error matters.
-        logits = jnp.matmul(rows, some.T, precision=jax.lax.Precision.HIGHEST)
-        if own is not None and members is not None:
-            # A row may lose all of a chunk; logsumexp and its gradient allow for that.
-            logits = jnp.where(_left_out(own, members), -jnp.inf, logits)
-        return jax.nn.logsumexp(logits, axis=-1)
+        # A row may lose all of a chunk; logsumexp and its gradient allow for that.
+        return jax.nn.logsumexp(_logits(rows, part[0], own, part[1]), axis=-1)
 
-    if not chunk or chunk >= len(candidates):
-        return of((candidates, others))
-    # Each chunk's logits are recomputed in the backward pass; saving them would keep
-    # the logits of all candidates at once.
-    parts = jax.lax.map(
-        jax.checkpoint(of),
-        jax.tree.map(
-            lambda x: x.reshape(-1, chunk, *x.shape[1:]), (candidates, others)
-        ),
-    )
-    return jax.nn.logsumexp(parts, axis=0)
+    parts = _over_chunks(of, candidates, others, chunk)
+    return parts[0] if len(parts) == 1 else jax.nn.logsumexp(parts, axis=0)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from data_pipelines.console.errors import UserError
 from vop_jax.devices.mesh import AXES, BATCH, tree_shardings, tree_specs
 from vop_jax.model.dual_encoder import DualEncoder
-from vop_jax.optimization.losses import contrastive_loss
+from vop_jax.optimization.losses import LOSSES
 
 # The parts of a feed's batch that go to the devices; `identity` only if it is used.
 INPUTS = ("frames", "text_ids", "identity")
@@ -100,7 +100,12 @@ def features_and_vjp(
 
 
 def make_loss_and_gradient(
-    model: DualEncoder, mesh: Mesh, *, micro_batch: int = 0, loss_chunk: int = 0
+    model: DualEncoder,
+    mesh: Mesh,
+    *,
+    loss: str = "auto",
+    micro_batch: int = 0,
+    loss_chunk: int = 0,
 ) -> Callable[[Any, Any, dict[str, Array]], tuple[Array, Any]]:
     """Makes the function (trained, frozen leaves, global batch) -> (loss, gradient).
 
@@ -116,6 +121,7 @@ def make_loss_and_gradient(
     Args:
         model: both encoders.
         mesh: the devices.
+        loss: a name of `losses.LOSSES`, whose parameters the model has.
         micro_batch: see `features_and_vjp`; counted over all devices.
         loss_chunk: see `contrastive_loss`.
 
@@ -127,7 +133,7 @@ def make_loss_and_gradient(
             f"config.micro_batch is {micro_batch}, which does not divide over "
             f"{mesh.size} devices; make it a multiple of that"
         )
-    model = model.on(mesh.devices.flat[0])
+    model, kind = model.on(mesh.devices.flat[0]), LOSSES[loss]
 
     def encode(trainable: Any, frozen: Any, batch: dict[str, Array]) -> Any:
         features: Any = model.apply(
@@ -139,30 +145,31 @@ def make_loss_and_gradient(
         """This device's terms of the loss and of its gradient."""
         batch = dict(batch)
         identity = batch.pop("identity", None)
-        # The loss depends on the parameters through the features and the logit scale.
+        # The loss depends on the parameters through the features and its own scalars.
         features, features_vjp = features_and_vjp(
             lambda trainable, batch: encode(trainable, frozen, batch),
             trainable,
             batch,
             micro_batch // mesh.size,
         )
-        scale, scale_vjp = jax.vjp(
-            lambda trainable: merge(trainable, frozen)["params"]["logit_scale"],
-            trainable,
-        )
 
-        def loss_of(features: Any, scale: Array) -> Array:
-            video, text = features
-            return contrastive_loss(
-                video, text, scale, identity, axes=AXES, chunk=loss_chunk
+        def scalars_of(trainable: Any) -> tuple[Array, ...]:
+            params = merge(trainable, frozen)["params"]
+            return tuple(params[name] for name in kind.parameters)
+
+        scalars, scalars_vjp = jax.vjp(scalars_of, trainable)
+
+        def loss_of(features: Any, scalars: tuple[Array, ...]) -> Array:
+            return kind.function(
+                *features, *scalars, identity, axes=AXES, chunk=loss_chunk
             )
 
         # The gradient with respect to both, then the chain rule back to the parameters.
-        loss, (by_features, by_scale) = jax.value_and_grad(loss_of, argnums=(0, 1))(
-            features, scale
+        loss, (by_features, by_scalars) = jax.value_and_grad(loss_of, argnums=(0, 1))(
+            features, scalars
         )
         gradient = jax.tree.map(
-            jnp.add, features_vjp(by_features)[0], scale_vjp(by_scale)[0]
+            jnp.add, features_vjp(by_features)[0], scalars_vjp(by_scalars)[0]
         )
         return loss, gradient
 
@@ -224,18 +231,20 @@ def make_train_step(
     model: DualEncoder,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
-    *,
-    micro_batch: int = 0,
-    loss_chunk: int = 0,
+    **options: Any,
 ) -> Callable[[TrainState, Any, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
     """Makes the step (state, frozen leaves, batch) -> (state, metrics), not compiled.
 
     Only the trained leaves are differentiated, so the frozen backbone has neither
-    weight gradients nor optimizer moments. Arguments as of `make_loss_and_gradient`.
+    weight gradients nor optimizer moments.
+
+    Args:
+        model: both encoders.
+        optimizer: of the trained leaves.
+        mesh: the devices.
+        **options: of `make_loss_and_gradient`.
     """
-    loss_and_gradient = make_loss_and_gradient(
-        model, mesh, micro_batch=micro_batch, loss_chunk=loss_chunk
-    )
+    loss_and_gradient = make_loss_and_gradient(model, mesh, **options)
 
     def train_step(state: TrainState, frozen: Any, batch: dict[str, Array]):
         loss, gradient = loss_and_gradient(state.trainable, frozen, batch)

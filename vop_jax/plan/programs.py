@@ -72,7 +72,8 @@ class RunPrograms:
         config: of the run.
         size: of its backbone; the weights are never read.
         mesh: the devices to compile for.
-        caption_tokens: N, the bucket length of the captions.
+        caption_tokens: N, the bucket length of the captions, where the text tower does
+            not read their padding.
 
     Attributes:
         config: with the compute dtype of those devices.
@@ -84,7 +85,7 @@ class RunPrograms:
         dtype = config.compute.with_dtype(mesh.devices.flat[0], size).dtype
         self.config = config = config.with_dtype(dtype)
         self._size, self._mesh = size, mesh
-        self._tokens = caption_tokens
+        self._tokens = size.context_length if size.full_captions else caption_tokens
         self._model = DualEncoder(
             size, config.prompts, config.compute, config.renormalize_video
         )
@@ -112,6 +113,7 @@ class RunPrograms:
             self._model,
             optimizer,
             mesh,
+            loss=config.loss,
             micro_batch=config.micro_batch,
             loss_chunk=config.loss_chunk,
         )

@@ -260,3 +260,16 @@ def _check_ids(ids: np.ndarray) -> np.ndarray:
             f"token ids are {kind_of(ids)}; they must be whole numbers [texts, tokens]"
         )
     return ids
+
+
+def check_padded(ids: Int[np.ndarray, "B N"], length: int) -> None:
+    """Checks texts of a model that reads all positions, padding included.
+
+    Raises:
+        UserError: they are shorter or longer.
+    """
+    if ids.shape[1] != length:
+        raise UserError(
+            f"this model reads all {length} positions of a text, padding included; "
+            f"pass {length} token ids per text, padded as its tokenizer does"
+        )

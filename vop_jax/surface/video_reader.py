@@ -12,8 +12,9 @@ from jaxtyping import Float, UInt8
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.decoding.frames import VideoError
-from data_pipelines.decoding.images import resize_and_crop
+from data_pipelines.decoding.images import resize_frame
 from data_pipelines.decoding.moments import Moment, VideoEnd
+from data_pipelines.decoding.resizing import CLIP_RESIZING, Resizing
 from data_pipelines.decoding.video_job import DecodeJob, MomentsJob
 from data_pipelines.decoding.workers import shared_workers
 from vop_jax.surface.inputs import as_array, check_frames, path_of
@@ -88,17 +89,40 @@ def each_video(
             yield error
 
 
-def read_file(path: str, num_frames: int, image_size: int) -> Frames | VideoError:
-    """Uniformly sampled frames of a file, resized and cropped, or the error."""
-    job = DecodeJob(path, "", num_frames, image_size)
+class FrameForm(NamedTuple):
+    """Which frames are made of a video.
+
+    Attributes:
+        num_frames: F, of a file.
+        image_size: S, height and width in pixels.
+        resizing: how they are made square.
+    """
+
+    num_frames: int
+    image_size: int
+    resizing: Resizing = CLIP_RESIZING
+
+    def job(self, path: str) -> DecodeJob:
+        """Makes them of a file."""
+        size = self.num_frames, self.image_size
+        return DecodeJob(path, "", *size, resizing=self.resizing)
+
+    def moments_job(self, path: str, seconds: float, cut: str) -> MomentsJob:
+        """Makes them of each moment of a file."""
+        size = self.num_frames, self.image_size
+        return MomentsJob(path, *size, seconds, cut, resizing=self.resizing)
+
+
+def read_file(path: str, form: FrameForm) -> Frames | VideoError:
+    """Uniformly sampled frames of a file, made square, or the error."""
+    job = form.job(path)
     result, frames = shared_workers().decode_one(job)
     return VideoError(result.status, result.message) if frames is None else frames
 
 
 def read_each(
     items: Iterable[Any],
-    num_frames: int,
-    image_size: int,
+    form: FrameForm,
     ahead: int,
     *,
     in_order: bool,
@@ -107,8 +131,7 @@ def read_each(
 
     Args:
         items: paths, frames of any size, or errors.
-        num_frames: F, for files.
-        image_size: S, height and width in pixels.
+        form: of the frames.
         ahead: how many videos are read before they are consumed; two more per process
             are in progress.
         in_order: whether they come in the order of the items instead of the order of
@@ -118,15 +141,13 @@ def read_each(
         The item's index from 0, its path, and its frames `[F, S, S, 3]` or the error.
     """
     workers = shared_workers()
-    jobs = (
-        DecodeJob(item, "", num_frames, image_size) if isinstance(item, str) else item
-        for item in items
-    )
+    jobs = (form.job(item) if isinstance(item, str) else item for item in items)
     ahead += 2 * workers.count
     with contextlib.closing(workers.decode(jobs, ahead, in_order=in_order)) as done:
         for place, job, result, frames in done:
             if isinstance(job, np.ndarray):
-                resized = [resize_and_crop(frame, image_size) for frame in job]
+                how = form.image_size, form.resizing
+                resized = [resize_frame(frame, *how) for frame in job]
                 yield place, "", np.stack(resized)
             elif not isinstance(job, DecodeJob):
                 yield place, "", job
@@ -137,19 +158,13 @@ def read_each(
 
 
 def moments_of(
-    paths: Iterable[str],
-    num_frames: int,
-    image_size: int,
-    seconds: float,
-    ahead: int,
-    cut: str,
+    paths: Iterable[str], form: FrameForm, seconds: float, ahead: int, cut: str
 ) -> Generator[tuple[int, Moment | VideoEnd], None, None]:
     """Moments of many files; see `data_pipelines.decoding.moments`.
 
     Args:
         paths: of the files, read as far as needed.
-        num_frames: F, of each moment.
-        image_size: S, height and width in pixels.
+        form: of the frames of each moment.
         seconds: about how long a moment is.
         ahead: how many moments are decoded before they are consumed; a few more per
             process are in progress.
@@ -159,7 +174,7 @@ def moments_of(
         The index of the path from 0, and a moment, or the end of its file.
     """
     workers = shared_workers()
-    jobs = (MomentsJob(path, num_frames, image_size, seconds, cut) for path in paths)
+    jobs = (form.moments_job(path, seconds, cut) for path in paths)
     ahead += 2 * workers.count
     with contextlib.closing(workers.decode_moments(jobs, ahead)) as answers:
         for place, _, answer in answers:

@@ -1,6 +1,6 @@
 """One run: configuration, data, loop, checkpoints, report.
 
-Imports: console, files, catalog, preparing, feeding, runtime, devices, pages, scoring,
-    model, clip, prompts, weights, optimization.
+Imports: console, files, text, catalog, preparing, feeding, runtime, devices, pages,
+    scoring, model, clip, prompts, weights, optimization.
 Start reading at `job`.
 """

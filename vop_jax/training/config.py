@@ -11,17 +11,17 @@ from data_pipelines.console.names import did_you_mean, shortened
 from data_pipelines.console.ranges import SEEDS, Range, check_ranges
 from data_pipelines.feeding.augmentation import Augmentation
 from vop_jax.devices.config import MeshConfig
-from vop_jax.model.clip.sizes import known_size
+from vop_jax.model.clip.families import known_size
 from vop_jax.model.compute import ATTENTIONS, DTYPES, REMATS, ComputeConfig
 from vop_jax.model.methods import Method, find_method
 from vop_jax.model.prompts.config import CMM_ROLES, CMMS, PLACES, PromptConfig
 from vop_jax.model.prompts.text_layout import TEXT_LAYOUTS
-from vop_jax.optimization.config import MASKS, NAN_POLICIES, OptimizerConfig
+from vop_jax.optimization.config import LOSS_NAMES, MASKS, NAN_POLICIES, OptimizerConfig
 from vop_jax.runtime.run_folder import RunFolder, flat_fields
 from vop_jax.scoring.ties import TIES
 from vop_jax.training.presets import EPOCHS, find_preset
 from vop_jax.training.profiling import parse_profile_steps
-from vop_jax.weights.hugging_face_config import load_size
+from vop_jax.weights.config_file import load_size
 from vop_jax.weights.locate import BACKBONE, find_folder
 
 # Fields that may change when a run is resumed; they affect speed, memory, logging and
@@ -33,11 +33,12 @@ FREE_FIELDS = (
     *("compute.scan", "compute.remat", "compute.attention"),
 )
 # Fields that the config.json of older runs lacks -> the value those runs had.
-ADDED_FIELDS = {"mask_equal": "none"}
+ADDED_FIELDS = {"mask_equal": "none", "loss": "auto"}
 SHORT_FORM = ("method", "dataset", "backbone")
 # The fields that take one of a fixed set of values.
 CHOICES: dict[str, tuple[str, ...]] = {
     "epoch_of": ("videos", "pairs"),
+    "loss": LOSS_NAMES,
     "mask_equal": tuple(MASKS),
     "ties": TIES,
     "nan_policy": NAN_POLICIES,
@@ -61,9 +62,9 @@ class RunConfig:
     Attributes:
         method: a row of the method table: what is prompted and what is trained.
         dataset: a row of the table of data sets.
-        backbone: a Hugging Face CLIP folder, its name on the hub, `vit_b32`, `vit_b16`,
-            `vit_l14` or `vit_l14_336` for OpenAI's there, or `demo` for the embedded
-            one.
+        backbone: a Hugging Face CLIP folder, its name on the hub, a short name of
+            `families.HUB_NAMES` (`vit_b32` for OpenAI's there), or `demo` for the
+            embedded one.
         data_dir: where prepared data sets are.
         seed: seed of the prompts' initial values and of the order of the data.
         epochs: number of epochs.
@@ -76,6 +77,9 @@ class RunConfig:
             demo's twins).
         epoch_of: what an epoch visits once: `videos`, or `pairs` of a video and a
             caption.
+        loss: `softmax`, the published recipe; `sigmoid`, for a backbone that was made
+            with it (SigLIP), with its frozen scale and bias; or `auto`, which is
+            `softmax` for every backbone, see `vop_jax.optimization.losses`.
         mask_equal: which other members of a batch are not negatives of a pair: `none`
             of them (the published recipe), those of the same video (`videos`), or also
             those whose caption has the same token ids (`videos_and_captions`).
@@ -117,6 +121,7 @@ class RunConfig:
     loss_chunk: Annotated[int, Range(0, _VIDEOS.most)]
     group_size: Annotated[int, _VIDEOS]
     epoch_of: str
+    loss: str
     mask_equal: str
     holdout: Annotated[int, _COUNT]
     train_on_holdout: bool
@@ -175,13 +180,14 @@ def default_values(
     Args:
         method: a row of the method table.
         dataset: a row of the presets.
-        backbone: a folder, a name of `sizes.HUB_NAMES` or of the hub, or empty for the
-            data set's default.
+        backbone: a folder, a name of `families.HUB_NAMES` or of the hub, or empty for
+            the data set's default.
 
     Raises:
         UserError: there is no such method or data set, or no such backbone on the hub.
     """
     preset, row = find_preset(dataset), find_method(method)
+    backbone = backbone or preset.backbone
     known = known_size(backbone)
     named = known.vision.layers if known else _vision_layers(backbone)
     layers = named or preset.vision_layers
@@ -189,7 +195,7 @@ def default_values(
     values = {
         "method": method,
         "dataset": dataset,
-        "backbone": backbone or preset.backbone,
+        "backbone": backbone,
         "data_dir": "data",
         "seed": 0,
         "train_on_holdout": False,

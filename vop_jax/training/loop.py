@@ -128,6 +128,7 @@ class _Loop:
             run.model,
             optimizer,
             run.mesh,
+            loss=run.config.loss,
             micro_batch=run.config.micro_batch,
             loss_chunk=run.config.loss_chunk,
         )

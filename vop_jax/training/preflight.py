@@ -1,13 +1,18 @@
 """Checks that a run can start, before anything expensive is done; cheapest first.
 
 `check_fields` needs only the configuration, `check_devices` also the number of devices,
-`check_sizes` also the number of videos. None of them reads weights or frames.
+`check_backbone` also the backbone's description, `check_sizes` also the number of
+videos. None of them reads weights or frames.
 """
 
 import math
 from collections.abc import Mapping
 
 from data_pipelines.console.errors import UserError
+from vop_jax.model.clip.param_shapes import param_shapes
+from vop_jax.model.clip.sizes import TOWERS, ClipSize
+from vop_jax.model.trained import lacking_parameters
+from vop_jax.optimization.losses import LOSSES
 from vop_jax.training.config import RunConfig
 from vop_jax.training.profiling import parse_profile_steps
 
@@ -43,6 +48,46 @@ def check_devices(config: RunConfig, devices: int) -> None:
         raise UserError(
             f"config.micro_batch is {config.micro_batch}, which does not divide over "
             f"{devices} devices; use {near}, or 0 for the whole batch at once"
+        )
+
+
+def check_backbone(config: RunConfig, size: ClipSize) -> None:
+    """Checks that method, prompts and loss fit a backbone.
+
+    Raises:
+        UserError: they do not.
+    """
+    prompts = config.prompts
+    for tower in TOWERS:
+        layers = size.tower(tower).layers
+        if prompts.first_layer > layers:
+            raise UserError(
+                f"config.prompts.first_layer is {prompts.first_layer}, but the {tower} "
+                f"tower has {layers} layers"
+            )
+    layers = size.vision.layers
+    if prompts.split_layer > layers or prompts.last_layer > layers:
+        raise UserError(
+            f"config.prompts.split_layer ({prompts.split_layer}) and last_layer "
+            f"({prompts.last_layer}) must be at most the vision tower's {layers} layers"
+        )
+    # Its rows are counted from the EOT token, and padding is among its words.
+    if size.full_captions and prompts.text_slots(size.context_length):
+        raise UserError(
+            f"config.prompts.text_layout is {prompts.text_layout}, but this backbone's "
+            "text tower does not read the EOT token; use prefix"
+        )
+    lacking = lacking_parameters(size, config.row.trained)
+    if lacking:
+        raise UserError(
+            f"config.method={config.method} trains {' and '.join(lacking)}, which this "
+            "backbone does not have; use another method, such as partial"
+        )
+    missing = {*LOSSES[config.loss].parameters} - param_shapes(size).keys()
+    if missing:
+        raise UserError(
+            f"config.loss={config.loss} needs {', '.join(sorted(missing))}, which this "
+            "backbone does not have, as it was not made with that loss; use softmax"
         )
 
 

@@ -14,14 +14,15 @@ class Preset:
     """The default settings for one data set.
 
     Attributes:
-        backbone: a folder, or `demo`; empty if the user must choose one.
+        backbone: a folder, `demo`, or a name on the hub.
         vision_layers: layers of the vision tower, used if the backbone is unknown.
         num_frames: F.
         epochs: number of epochs.
         batch_size: global batch size, videos per step.
         group_size: number of adjacent videos that are always in the same batch.
         epoch_of: `videos` or `pairs`.
-        mask_equal: a mode of `losses.MASKS`.
+        loss: a name of `losses.LOSSES`.
+        mask_equal: a mode of `config.MASKS`.
         holdout: number of training videos held out for validation if the data set has
             no validation split.
         optimizer: fields of `OptimizerConfig` with another default.
@@ -33,13 +34,14 @@ class Preset:
         evaluation_batch_size: videos per evaluation step.
     """
 
-    backbone: str = ""
+    backbone: str = "vit_b32"
     vision_layers: int = 12
     num_frames: int = 12
     epochs: int = 5
     batch_size: int = 32
     group_size: int = 1
     epoch_of: str = "pairs"
+    loss: str = "auto"
     mask_equal: str = "none"
     holdout: int = 500
     optimizer: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -84,8 +86,8 @@ PRESETS = {
         log_every=5,
         save_every=80,
     ),
-    # A preset's default is the paper's setting: 12 frames, batches of 32 pairs of a
-    # video and a caption, 5 epochs.
+    # A preset's default is the paper's setting: OpenAI's ViT-B/32, 12 frames, batches
+    # of 32 pairs of a video and a caption, 5 epochs.
     "msrvtt_9k": Preset(save_every=1000),
     "msrvtt_7k": Preset(save_every=1000),
     "didemo": Preset(save_every=250),

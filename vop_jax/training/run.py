@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from data_pipelines.catalog.table import find_dataset
-from data_pipelines.console.errors import UserError
 from data_pipelines.console.terminal import say, table
 from data_pipelines.feeding.feed import TrainFeed
 from data_pipelines.feeding.loading import (
@@ -19,8 +18,10 @@ from data_pipelines.feeding.loading import (
 )
 from data_pipelines.feeding.split import held_out_count, split_sizes
 from data_pipelines.preparing.prepare import prepared_path
+from data_pipelines.text.buckets import BUCKETS
 from vop_jax.devices.mesh import check_batch, make_mesh, put_tree
-from vop_jax.model.clip.sizes import known_size
+from vop_jax.model.clip.families import known_size
+from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.compute import DTYPES
 from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.stored import store_frozen
@@ -29,15 +30,25 @@ from vop_jax.optimization.config import MASKS
 from vop_jax.runtime.processes import from_main, main_first
 from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.training.config import ADDED_FIELDS, FREE_FIELDS, RunConfig, as_begun
-from vop_jax.training.preflight import check_devices, check_fields, check_sizes
+from vop_jax.training.preflight import (
+    check_backbone,
+    check_devices,
+    check_fields,
+    check_sizes,
+)
 from vop_jax.weights.backbone import Backbone, load_backbone
-from vop_jax.weights.hugging_face_config import load_size
+from vop_jax.weights.config_file import load_size
+from vop_jax.weights.frame_recipes import resizing_of
 from vop_jax.weights.locate import find_folder
 from vop_jax.weights.tokenizer import load_tokenizer
 
 
-def known_sizes(config: RunConfig, image_size: int) -> tuple[dict[str, int], int]:
+def known_sizes(config: RunConfig, size: ClipSize) -> tuple[dict[str, int], int]:
     """The number of videos of each split, without rendering or reading frames.
+
+    Args:
+        config: of the run.
+        size: of its backbone.
 
     Returns:
         The sizes of a run's splits, and how many training videos are held out for
@@ -46,7 +57,8 @@ def known_sizes(config: RunConfig, image_size: int) -> tuple[dict[str, int], int
     Raises:
         UserError: nothing is prepared.
     """
-    where = config.dataset, config.data_dir, config.num_frames, image_size
+    frames = config.num_frames, size.image_size, resizing_of(size)
+    where = config.dataset, config.data_dir, *frames
     sizes, path = find_dataset(config.dataset).sizes_to_be(), prepared_path(*where)
     if not sizes:
         sizes = split_sizes(find_prepared(*where))
@@ -63,23 +75,11 @@ def build_model(config: RunConfig, backbone: Backbone) -> DualEncoder:
     """The prompted model of a configuration.
 
     Raises:
-        UserError: prompts that do not fit the backbone's layers.
+        UserError: a method, prompts or a loss that do not fit the backbone.
     """
-    prompts = config.prompts
-    for tower in ("vision", "text"):
-        layers = getattr(backbone.size, tower).layers
-        if prompts.first_layer > layers:
-            raise UserError(
-                f"config.prompts.first_layer is {prompts.first_layer}, but the {tower} "
-                f"tower has {layers} layers"
-            )
-    layers = backbone.size.vision.layers
-    if prompts.split_layer > layers or prompts.last_layer > layers:
-        raise UserError(
-            f"config.prompts.split_layer ({prompts.split_layer}) and last_layer "
-            f"({prompts.last_layer}) must be at most the vision tower's {layers} layers"
-        )
-    return DualEncoder(backbone.size, prompts, config.compute, config.renormalize_video)
+    size = backbone.size
+    check_backbone(config, size)
+    return DualEncoder(size, config.prompts, config.compute, config.renormalize_video)
 
 
 def initial_variables(
@@ -88,7 +88,7 @@ def initial_variables(
     """The backbone's weights and newly initialised prompts."""
     size = backbone.size.image_size
     frames = jnp.zeros((1, model.prompt_config.num_frames, size, size, 3), jnp.uint8)
-    ids = jnp.full((1, 2), backbone.size.eos_id)
+    ids = jnp.full((1, backbone.size.context_length), backbone.size.eos_id)
     key = jax.random.key(seed)
     # Compiled, so that XLA drops the unused random weights of the backbone.
     prompts = jax.jit(
@@ -160,6 +160,7 @@ class Run:
             identity=MASKS[config.mask_equal],
             augmentation=config.augmentation,
             epochs=config.epochs,
+            buckets=() if self.model.size.full_captions else BUCKETS,
             shard_index=jax.process_index(),
             shard_count=jax.process_count(),
         )
@@ -244,7 +245,7 @@ def _with_dtype(config: RunConfig, mesh: Mesh) -> RunConfig:
 def _check_sizes(config: RunConfig, devices: int) -> None:
     """Runs the checks that need only the configuration and the splits' sizes."""
     size = load_size(find_folder(config.backbone_folder))
-    sizes, held_out = known_sizes(config, size.image_size)
+    sizes, held_out = known_sizes(config, size)
     # The number of pairs is only known once the captions are read.
     if not config.row.trained or config.epoch_of != "videos":
         sizes.pop("train", None)
@@ -254,12 +255,14 @@ def _check_sizes(config: RunConfig, devices: int) -> None:
 def _load_data(config: RunConfig, backbone: Backbone) -> Data:
     size = backbone.size
     where = config.dataset, config.data_dir
-    render_missing(*where, config.num_frames, size.image_size, once=main_first)
+    frames = config.num_frames, size.image_size, resizing_of(size)
+    render_missing(*where, *frames, once=main_first)
     length = config.prompts.caption_length(size.context_length)
     return load_data(
         *where,
         num_frames=config.num_frames,
         image_size=size.image_size,
+        resizing=resizing_of(size),
         tokenize=load_tokenizer(backbone.folder, size, length),
         holdout=config.holdout,
         train_on_holdout=config.train_on_holdout,

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,88 +18,21 @@ from flax import traverse_util
 from data_pipelines.console.errors import UserError
 from vop_jax.model.clip.param_shapes import param_shapes
 from vop_jax.model.clip.sizes import TOWERS, ClipSize, tower_of
+from vop_jax.weights.backbone_records import RECORDS, layer_count
+from vop_jax.weights.clip_names import recognise, stored_names
+from vop_jax.weights.config_file import load_size, save_size
 from vop_jax.weights.file_names import CONFIG, WEIGHTS
-from vop_jax.weights.hugging_face_config import load_size, save_size
 from vop_jax.weights.locate import find_folder
-from vop_jax.weights.preprocessing import check_preprocessing
-from vop_jax.weights.records import (
-    CONVOLUTION,
-    FLAT,
-    LAYER,
-    LINEAR,
-    LINEAR_OUT,
-    TensorRecord,
-    check_names,
-    to_names,
-    to_tree,
-    unwrapped,
-)
+from vop_jax.weights.preprocessing import stated_frames
+from vop_jax.weights.records import check_names, to_names, to_tree
 from vop_jax.weights.tensors import Tensor, open_weights, tensor_of, write_safetensors
 
 # Of the logarithm of the factor on similarities. CLIP's training holds it under ln 100,
 # 4.6; from 89 on its exponential is infinite, and from -104 on zero.
-_LARGEST_SCALE = 10.0
-# Buffers in older files that no model needs.
-IGNORED = (
-    "text_model.embeddings.position_ids",
-    "vision_model.embeddings.position_ids",
-)
-
-
-def _norm(source: str, target: str) -> list[TensorRecord]:
-    return [
-        TensorRecord(f"{source}.weight", f"{target}/scale"),
-        TensorRecord(f"{source}.bias", f"{target}/bias"),
-    ]
-
-
-def _layer_records(model: str, tower: str) -> list[TensorRecord]:
-    """The records of one tower's layers."""
-    source, target = f"{model}.encoder.layers.{LAYER}", f"{tower}/{LAYER}"
-    records = [
-        *_norm(f"{source}.layer_norm1", f"{target}/ln_1"),
-        *_norm(f"{source}.layer_norm2", f"{target}/ln_2"),
-    ]
-    for theirs, ours in (("q", "query"), ("k", "key"), ("v", "value")):
-        name, path = f"{source}.self_attn.{theirs}_proj", f"{target}/attention/{ours}"
-        records.append(TensorRecord(f"{name}.weight", f"{path}/kernel", LINEAR))
-        records.append(TensorRecord(f"{name}.bias", f"{path}/bias", FLAT))
-    name, path = f"{source}.self_attn.out_proj", f"{target}/attention/out"
-    records.append(TensorRecord(f"{name}.weight", f"{path}/kernel", LINEAR_OUT))
-    records.append(TensorRecord(f"{name}.bias", f"{path}/bias"))
-    for theirs, ours in (("fc1", "fc_1"), ("fc2", "fc_2")):
-        name, path = f"{source}.mlp.{theirs}", f"{target}/mlp/{ours}"
-        records.append(TensorRecord(f"{name}.weight", f"{path}/kernel", LINEAR))
-        records.append(TensorRecord(f"{name}.bias", f"{path}/bias"))
-    return records
-
-
-RECORDS = (
-    TensorRecord("logit_scale", "logit_scale"),
-    TensorRecord("vision_model.embeddings.class_embedding", "vision/class_embedding"),
-    TensorRecord(
-        "vision_model.embeddings.patch_embedding.weight",
-        "vision/patch_embedding",
-        CONVOLUTION,
-    ),
-    TensorRecord(
-        "vision_model.embeddings.position_embedding.weight", "vision/position_embedding"
-    ),
-    # The misspelling is the published name.
-    *_norm("vision_model.pre_layrnorm", "vision/ln_pre"),
-    *_layer_records("vision_model", "vision"),
-    *_norm("vision_model.post_layernorm", "vision/ln_post"),
-    TensorRecord("visual_projection.weight", "vision/projection", LINEAR),
-    TensorRecord(
-        "text_model.embeddings.token_embedding.weight", "text/token_embedding"
-    ),
-    TensorRecord(
-        "text_model.embeddings.position_embedding.weight", "text/position_embedding"
-    ),
-    *_layer_records("text_model", "text"),
-    *_norm("text_model.final_layer_norm", "text/ln_final"),
-    TensorRecord("text_projection.weight", "text/projection", LINEAR),
-)
+_LARGEST = {
+    "logit_scale": (10.0, "CLIP's own are near 4.6"),
+    "logit_bias": (1_000.0, "SigLIP's own are near -16"),
+}
 
 
 class Backbone(NamedTuple):
@@ -123,16 +56,6 @@ class Backbone(NamedTuple):
         return f"Backbone({str(self.folder)!r}, {size})"
 
 
-def layer_count(size: ClipSize) -> Callable[[TensorRecord], int]:
-    """The number of layers of the tower that a record belongs to."""
-
-    def count(record: TensorRecord) -> int:
-        tower = size.vision if record.target.startswith("vision") else size.text
-        return tower.layers
-
-    return count
-
-
 def load_backbone(folder: str | Path, towers: Collection[str] = TOWERS) -> Backbone:
     """Reads a Hugging Face CLIP folder, or downloads it from the hub by its name.
 
@@ -146,11 +69,17 @@ def load_backbone(folder: str | Path, towers: Collection[str] = TOWERS) -> Backb
     """
     folder = find_folder(folder)
     size = load_size(folder)
-    check_preprocessing(folder, size.image_size)
+    stated_frames(folder, size.image_size, size.frames, warned=True)
     with contextlib.ExitStack() as stack:
         weights = open_weights(folder, stack)
-        tensors = unwrapped(weights.tensors, str(weights.path))
-        named = {k: x for k, x in tensors.items() if k not in IGNORED}
+        model = recognise(weights.tensors, str(weights.path))
+        named = model.clip
+        if not model.stated:
+            raise UserError(
+                f"{weights.path} has another format than {CONFIG} beside it states "
+                f"({model.format}); convert it first: python -m vop_jax.convert "
+                f"--input={folder} --output=FOLDER"
+            )
         check_header(size, named, str(weights.path))
         shapes, count = param_shapes(size), layer_count(size)
         params = to_tree(
@@ -190,7 +119,7 @@ def check_header(size: ClipSize, tensors: Mapping[str, Tensor], where: str) -> N
 
 
 def check_scale(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Makes sure that the exponential of `logit_scale` is a factor that can be used.
+    """Makes sure that `logit_scale` and `logit_bias` are such as a model has.
 
     Args:
         tensors: under Hugging Face's names; without that one nothing is looked at.
@@ -199,19 +128,20 @@ def check_scale(tensors: Mapping[str, Tensor], where: str) -> None:
     Raises:
         UserError: it is not one number, or none that a CLIP has.
     """
-    if "logit_scale" not in tensors:
-        return
-    scale = tensors["logit_scale"]
-    if math.prod(scale.shape) != 1:
-        raise UserError(
-            f"{where}: logit_scale has shape {list(scale.shape)}; it must be one number"
-        )
-    value = float(np.asarray(scale.read(), np.float32).reshape(()))
-    if not abs(value) <= _LARGEST_SCALE:
-        raise UserError(
-            f"{where}: logit_scale is {value:g}; it must be between "
-            f"{-_LARGEST_SCALE:g} and {_LARGEST_SCALE:g}, CLIP's own are near 4.6"
-        )
+    for name, (most, usual) in _LARGEST.items():
+        if name not in tensors:
+            continue
+        number = tensors[name]
+        if math.prod(number.shape) != 1:
+            raise UserError(
+                f"{where}: {name} has shape {list(number.shape)}; it must be one number"
+            )
+        value = float(np.asarray(number.read(), np.float32).reshape(()))
+        if not abs(value) <= most:
+            raise UserError(
+                f"{where}: {name} is {value:g}; it must be between {-most:g} and "
+                f"{most:g}, {usual}"
+            )
 
 
 def _stated_shapes(size: ClipSize) -> dict[str, tuple[int, ...]]:
@@ -224,7 +154,7 @@ def _stated_shapes(size: ClipSize) -> dict[str, tuple[int, ...]]:
             *(patch, patch),
         ),
         "vision_model.embeddings.position_embedding.weight": (
-            1 + size.patches,
+            size.tokens,
             vision.width,
         ),
         f"vision_model.{first}": (vision.mlp, vision.width),
@@ -258,7 +188,8 @@ def save_backbone(
         raise ValueError("the parameters are not those of the size")
     named = to_names(RECORDS, params, layer_count(size))
     tensors = {name: tensor_of(value) for name, value in named.items()}
-    write_safetensors(Path(folder) / WEIGHTS, tensors, dtype)
+    stored = stored_names(size.family, tensors)
+    write_safetensors(Path(folder) / WEIGHTS, stored, dtype)
     save_size(Path(folder), size)
 
 

@@ -1,5 +1,6 @@
 """Writes a CLIP and its tuned parameters in the format of another project."""
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
@@ -11,17 +12,24 @@ import numpy as np
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.terminal import progress, say, warn
+from vop_jax.runtime.files import write_atomically
 from vop_jax.runtime.new_folder import new_folder
 from vop_jax.weights.backbone import file_sha256
-from vop_jax.weights.clip_import import ClipSource, heads_of, open_clip_source
-from vop_jax.weights.clip_names import MODELSCOPE_PROMPTS, to_modelscope, to_openai
+from vop_jax.weights.clip_import import ClipSource, open_clip_source
+from vop_jax.weights.clip_names import stored_names, to_modelscope, to_openai
+from vop_jax.weights.config_file import save_frames, save_size
+from vop_jax.weights.families import FAMILIES
 from vop_jax.weights.file_names import TUNED, WEIGHTS
-from vop_jax.weights.hugging_face_config import save_size
+from vop_jax.weights.inferred_size import heads_of
+from vop_jax.weights.modelscope_names import MODELSCOPE_PROMPTS
 from vop_jax.weights.packaged_tokenizer import (
     CLIP_VOCABULARY,
     write_packaged_tokenizer,
 )
+from vop_jax.weights.special_tokens import CONFIG as SETTINGS
+from vop_jax.weights.special_tokens import tokenizer_settings
 from vop_jax.weights.tensors import Tensor, write_safetensors
+from vop_jax.weights.tokenizer import CLEANING
 from vop_jax.weights.torch_writer import write_torch
 from vop_jax.weights.tuned import write_tuned
 
@@ -88,15 +96,19 @@ def _written(tensors: Mapping[str, Tensor], write: Callable[[Any], None]) -> Non
 def write_hugging_face(source: ClipSource, folder: Path) -> None:
     """Writes a CLIP as a Hugging Face folder, with its tokenizer if that is known."""
     weights = folder / WEIGHTS
-    _written(
-        source.clip,
-        lambda told: write_safetensors(weights, source.clip, on_written=told),
-    )
+    stored = stored_names(source.size.family, source.clip)
+    _written(stored, lambda told: write_safetensors(weights, stored, on_written=told))
     save_size(folder, source.size)
+    save_frames(folder, source.size)
     for name in _TOKENIZER_FILES:
         if source.folder is not None and (source.folder / name).is_file():
             shutil.copyfile(source.folder / name, folder / name)
-    if source.size.vocabulary == CLIP_VOCABULARY and not any(
+    usual = FAMILIES[source.size.family].texts
+    if source.cleaning not in ("", usual.cleaning):
+        settings = tokenizer_settings(folder) | {CLEANING: source.cleaning}
+        write_atomically(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
+    packaged = usual.clips and source.size.vocabulary == CLIP_VOCABULARY
+    if packaged and not any(
         (folder / name).exists() for name in ("tokenizer.json", "vocab.json")
     ):
         # So that the folder needs no other package to be used.
@@ -156,6 +168,11 @@ def _write_torch(path: Path, tensors: Mapping[str, Tensor], wrap: str = "") -> N
 
 def check_openai_size(source: ClipSource) -> None:
     """Checks that OpenAI's code, which infers sizes from shapes, builds this model."""
+    family = FAMILIES[source.size.family]
+    if family.model_type != "clip":
+        raise UserError(
+            f"OpenAI's format has no place for a {family.name}; use --to=huggingface"
+        )
     for name in ("vision", "text"):
         tower = getattr(source.size, name)
         if tower.heads != tower.width // 64 or tower.mlp != 4 * tower.width:

@@ -1,86 +1,104 @@
-"""Other projects' names of CLIP's tensors <-> Hugging Face's, as a table.
-
-An entry maps one of their tensors to Hugging Face's: to one of the same shape, to its
-transpose, or to several that are stacked on the first axis. One engine applies the
-table in both directions and is strict: missing and unexpected tensors and other shapes
-are errors.
-"""
+"""Recognises the format of a model by its tensors' names, and renames them to ours."""
 
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from data_pipelines.console.errors import UserError
-from vop_jax.weights.records import LAYER, few, unwrapped
+from vop_jax.weights.families import FAMILIES
+from vop_jax.weights.modelscope_names import PREFIX, split_modelscope, to_modelscope
+from vop_jax.weights.name_tables import (
+    BIG_VISION,
+    OPENAI,
+    PE_CORE,
+    SIGLIP,
+    TIMM_EVA02,
+    TIMM_PE_CORE,
+    TIMM_SIGLIP,
+)
+from vop_jax.weights.records import few, unwrapped
+from vop_jax.weights.renames import Rename, to_ours, to_theirs
 from vop_jax.weights.tensors import Tensor
+
+__all__ = ["recognise", "stored_names", "to_modelscope", "to_openai"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Rename:
-    """One tensor of another project.
+class _Format:
+    """A row of the table of formats.
 
     Attributes:
-        theirs: its name, with `{layer}` if there is one per layer.
-        ours: the Hugging Face names; several are equal parts of its first axis.
-        transposed: whether it is the transpose of Hugging Face's matrix.
+        name: for messages.
+        marks: names of tensors that every such model has.
+        table: its names; empty if they are ours.
+        lacks: names that tell another format.
+        stated: whether a config.json describes the model.
+        family: of a model that none describes.
+        activations: of its two towers, empty for the family's own; None where that
+            differs from file to file.
     """
 
-    theirs: str
-    ours: tuple[str, ...]
-    transposed: bool = False
+    name: str
+    marks: Sequence[str]
+    table: Sequence[Rename] = ()
+    lacks: Sequence[str] = ()
+    stated: bool = False
+    family: str = "clip"
+    activations: tuple[str, str] | None = None
 
 
-def _parts(theirs: str, ours: str, *names: str) -> list[Rename]:
-    return [Rename(f"{theirs}.{name}", (f"{ours}.{name}",)) for name in names]
-
-
-def _tower(theirs: str, ours: str) -> list[Rename]:
-    """The layers of one tower."""
-    source = f"{theirs}transformer.resblocks.{LAYER}"
-    target = f"{ours}.encoder.layers.{LAYER}"
-    mixed = [f"{target}.self_attn.{x}_proj" for x in "qkv"]
-    both = ("weight", "bias")
-    return [
-        *_parts(f"{source}.ln_1", f"{target}.layer_norm1", *both),
-        *[
-            Rename(f"{source}.attn.in_proj_{x}", tuple(f"{name}.{x}" for name in mixed))
-            for x in both
-        ],
-        *_parts(f"{source}.attn.out_proj", f"{target}.self_attn.out_proj", *both),
-        *_parts(f"{source}.ln_2", f"{target}.layer_norm2", *both),
-        *_parts(f"{source}.mlp.c_fc", f"{target}.mlp.fc1", *both),
-        *_parts(f"{source}.mlp.c_proj", f"{target}.mlp.fc2", *both),
-    ]
-
-
-_TEXT, _VISION = "text_model.embeddings", "vision_model.embeddings"
-# OpenAI's names, which open_clip and the authors' release use as well.
-OPENAI = (
-    Rename("positional_embedding", (f"{_TEXT}.position_embedding.weight",)),
-    Rename("text_projection", ("text_projection.weight",), transposed=True),
-    Rename("logit_scale", ("logit_scale",)),
-    Rename("visual.class_embedding", (f"{_VISION}.class_embedding",)),
-    Rename("visual.positional_embedding", (f"{_VISION}.position_embedding.weight",)),
-    Rename("visual.proj", ("visual_projection.weight",), transposed=True),
-    Rename("visual.conv1.weight", (f"{_VISION}.patch_embedding.weight",)),
-    # The misspelling is the published name.
-    *_parts("visual.ln_pre", "vision_model.pre_layrnorm", "weight", "bias"),
-    *_tower("visual.", "vision_model"),
-    *_parts("visual.ln_post", "vision_model.post_layernorm", "weight", "bias"),
-    *_tower("", "text_model"),
-    Rename("token_embedding.weight", (f"{_TEXT}.token_embedding.weight",)),
-    *_parts("ln_final", "text_model.final_layer_norm", "weight", "bias"),
+# Of all models of a family alike.
+_OWN = ("", "")
+_LATENT, _PRE = "visual.trunk.attn_pool.latent", "visual.trunk.norm_pre.weight"
+# The first whose marks are there.
+_FORMATS = (
+    _Format(
+        "huggingface",
+        ("vision_model.head.attention.in_proj_weight",),
+        SIGLIP,
+        stated=True,
+    ),
+    _Format(
+        "huggingface", ("vision_model.embeddings.patch_embedding.weight",), stated=True
+    ),
+    _Format("open_clip", (_LATENT,), TIMM_SIGLIP, (_PRE,), family="siglip"),
+    _Format("open_clip", (_LATENT, _PRE), TIMM_PE_CORE, (), False, "pe_core", _OWN),
+    _Format(
+        "open_clip",
+        ("visual.trunk.blocks.0.mlp.fc1_g.weight",),
+        TIMM_EVA02,
+        family="eva02_clip",
+        activations=_OWN,
+    ),
+    _Format(
+        "perception_models",
+        ("visual.conv1.weight", "visual.attn_pool.probe"),
+        PE_CORE,
+        family="pe_core",
+        activations=_OWN,
+    ),
+    _Format(
+        "big_vision",
+        ("params/img/MAPHead_0/probe",),
+        BIG_VISION,
+        family="siglip",
+        # JAX's GELU, unless told otherwise, is the one by tanh.
+        activations=("gelu_tanh", "gelu_tanh"),
+    ),
+    _Format(
+        "openai", ("visual.conv1.weight",), OPENAI, ("visual.layer1.0.conv1.weight",)
+    ),
 )
+# A family's folder of transformers has the names of this table, if not ours.
+_STORED = {"siglip": SIGLIP}
 # Entries besides the weights: sizes that also follow from shapes, and buffers.
 _IGNORED = {
     "input_resolution",
     "context_length",
     "vocab_size",
     "attn_mask",
-    f"{_TEXT}.position_ids",
-    f"{_VISION}.position_ids",
+    "text_model.embeddings.position_ids",
+    "vision_model.embeddings.position_ids",
 }
 # open_clip's models with a custom text tower store it under `text.`.
 _OPEN_CLIP_TEXT = re.compile(
@@ -97,49 +115,52 @@ _FOREIGN = {
     r"(mit|prompts_generator|prompts_visual_layernorm)\.": (
         "X-CLIP, which attends between frames"
     ),
-    r"vision_model\.head\.|text_model\.head\.": "a SigLIP",
-    r"visual\.trunk\.": "an open_clip model with a tower of timm",
-    r"visual\.attn_pool\.": "a CLIP that pools by attention (CoCa, PE)",
+    r"visual\.attn_pool\.(query|ln_q|ln_k)": (
+        "a captioner's CLIP that pools by several queries (CoCa)"
+    ),
     r"text_decoder\.": "a captioner (CoCa, BLIP)",
     r"text\.(transformer\.encoder|transformer\.shared|roberta)\.": (
         "an open_clip model with a text tower of Hugging Face"
     ),
 }
-# The authors' release holds a complete CLIP, copies of its parts under the encoders
-# that use them, and the prompts. Prefix of a copy -> prefix of the original.
-_MODELSCOPE = "clip."
-_COPIES = {"image_encoder.": "visual.", "text_encoder.": ""}
-MODELSCOPE_PROMPTS = {
-    "text_prompt_learner.text_prompts": "text_prompts",
-    "visual_prompt_learner.visual_prompts": "video_prompts",
-}
+_UNKNOWN_TRUNK = (
+    "an open_clip model with a tower of timm that is none of SigLIP, PE-Core and "
+    "EVA02-CLIP"
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class NamedModel:
-    """A model under Hugging Face's names, and what was tuned on it.
+    """A model under our names, and what was tuned on it.
 
     Attributes:
-        format: `huggingface`, `openai` (also for open_clip, whose names are the same)
-            or `modelscope`.
+        format: `huggingface`, `openai` (also for open_clip, whose names are the same),
+            `open_clip` with a tower of timm, `perception_models`, `big_vision` or
+            `modelscope`.
         clip: the CLIP.
         prompts: added parameters, under the names of `tuned.safetensors`.
+        stated: whether a config.json describes it.
+        family: a key of `families.FAMILIES`, of a model that none describes.
+        activations: of the two towers, where the format or the family says so.
     """
 
     format: str
     clip: dict[str, Tensor]
     prompts: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    stated: bool = False
+    family: str = "clip"
+    activations: tuple[str, str] | None = None
 
 
 def recognise(tensors: Mapping[str, Tensor], where: str) -> NamedModel:
-    """Recognises a model by its tensors' names, and renames them to Hugging Face's.
+    """Recognises a model by its tensors' names, and renames them to ours.
 
     Args:
         tensors: by their names in the file.
         where: names the file in an error.
 
     Raises:
-        UserError: it is not a CLIP with a vision Transformer, or is incomplete.
+        UserError: it is not a supported model, or is incomplete.
     """
     tensors = unwrapped(tensors, where)
     # The other axes of an empty tensor may have any size, and sizes are read from them.
@@ -147,25 +168,34 @@ def recognise(tensors: Mapping[str, Tensor], where: str) -> NamedModel:
     if empty:
         raise UserError(f"{where}: {few(sorted(empty))} is empty, which no CLIP has")
     _check_foreign(tensors, where)
-    if "vision_model.embeddings.patch_embedding.weight" in tensors:
-        kept = {k: x for k, x in tensors.items() if k not in _IGNORED}
-        return NamedModel("huggingface", kept)
-    prompts = {}
-    form = "openai"
-    if any(name.startswith(_MODELSCOPE) for name in tensors):
-        form = "modelscope"
-        tensors, prompts = _modelscope(tensors, where)
-    tensors = {_OPEN_CLIP_TEXT.sub("", name, count=1): x for name, x in tensors.items()}
-    if (
-        "visual.conv1.weight" not in tensors
-        or "visual.layer1.0.conv1.weight" in tensors
-    ):
+    prompts: dict[str, Tensor] = {}
+    released = any(name.startswith(PREFIX) for name in tensors)
+    if released:
+        tensors, prompts = split_modelscope(tensors, where)
+    found = next((x for x in _FORMATS if _fits(x, tensors)), None)
+    if found is None:
+        trunk = any(name.startswith("visual.trunk.") for name in tensors)
+        what = f"is {_UNKNOWN_TRUNK}" if trunk else "is not a CLIP with a vision"
+        what += "" if trunk else " Transformer"
         raise UserError(
-            f"{where} is not a CLIP with a vision Transformer: it holds "
+            f"{where} {what}: it holds "
             f"{few(sorted(tensors)) if tensors else 'no tensors'}"
         )
     kept = {name: x for name, x in tensors.items() if name not in _IGNORED}
-    return NamedModel(form, _to_hugging_face(kept, where), prompts)
+    if not found.stated:
+        kept = {_OPEN_CLIP_TEXT.sub("", name, count=1): x for name, x in kept.items()}
+        kept = {name: x for name, x in kept.items() if name not in _IGNORED}
+    if found.table:
+        kept = to_ours(found.table, kept, where)
+    name, activations = found.name, found.activations
+    if released:
+        name, activations = "modelscope", ("quick_gelu", "quick_gelu")
+    return NamedModel(name, kept, prompts, found.stated, found.family, activations)
+
+
+def _fits(form: _Format, names: Mapping[str, Tensor]) -> bool:
+    held = all(name in names for name in form.marks)
+    return held and not any(name in names for name in form.lacks)
 
 
 def _check_foreign(tensors: Mapping[str, Tensor], where: str) -> None:
@@ -179,159 +209,12 @@ def _check_foreign(tensors: Mapping[str, Tensor], where: str) -> None:
             )
 
 
-def _modelscope(
-    tensors: Mapping[str, Tensor], where: str
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Splits the authors' release: the CLIP under OpenAI's names, and the prompts."""
-    clip, prompts = {}, {}
-    for name, tensor in tensors.items():
-        if name.startswith(_MODELSCOPE):
-            clip[name.removeprefix(_MODELSCOPE)] = tensor
-    for name, tensor in tensors.items():
-        if name in MODELSCOPE_PROMPTS:
-            prompts[MODELSCOPE_PROMPTS[name]] = _modelscope_prompts(name, tensor, where)
-            continue
-        if name.startswith(_MODELSCOPE):
-            continue
-        prefix = next((x for x in _COPIES if name.startswith(x)), None)
-        original = prefix and _COPIES[prefix] + name.removeprefix(prefix)
-        if original not in clip:
-            raise UserError(f"{where} holds {name}, which no released VoP has")
-        # They are one tensor in the release; two that differ would be two models.
-        if not np.array_equal(tensor.read(), clip[original].read()):
-            raise UserError(
-                f"{where}: {name} and {_MODELSCOPE}{original} differ, but they are one "
-                "tensor in the released model"
-            )
-    if prompts and len(prompts) < len(MODELSCOPE_PROMPTS):
-        raise UserError(f"{where} lacks one of {', '.join(MODELSCOPE_PROMPTS)}")
-    return clip, prompts
-
-
-def _modelscope_prompts(name: str, tensor: Tensor, where: str) -> Tensor:
-    """Prompts `[K, P, D]`; video prompts are stored as `[K, 1, P, D]`."""
-    shape = tensor.shape
-    if len(shape) == 4 and shape[1] == 1:
-        shape = (shape[0], *shape[2:])
-    if len(shape) != 3:
-        raise UserError(f"{where}: {name} has shape {list(tensor.shape)}")
-    return Tensor(shape, lambda: tensor.read().reshape(shape))
-
-
-def _expanded(records: Sequence[Rename], names: Sequence[str]) -> list[Rename]:
-    """The table with `{layer}` expanded, for the layers that the names have."""
-    whole = []
-    for record in records:
-        if LAYER not in record.theirs:
-            whole.append(record)
-            continue
-        pattern = re.compile(
-            re.escape(record.theirs).replace(re.escape(LAYER), r"(\d+)")
-        )
-        found = [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
-        # A name may state any layer; no model has more layers than tensors.
-        for i in range(min(max(found, default=-1), len(names)) + 1):
-            whole.append(
-                Rename(
-                    record.theirs.replace(LAYER, str(i)),
-                    tuple(name.replace(LAYER, str(i)) for name in record.ours),
-                    record.transposed,
-                )
-            )
-    return whole
-
-
-def _to_hugging_face(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    named, used, missing = {}, set(), []
-    for record in _expanded(OPENAI, list(tensors)):
-        tensor = tensors.get(record.theirs)
-        if tensor is None:
-            missing.append(record.theirs)
-            continue
-        used.add(record.theirs)
-        shape, count = tensor.shape, len(record.ours)
-        if (record.transposed and len(shape) != 2) or (count > 1 and shape[0] % count):
-            raise UserError(f"{where}: {record.theirs} has shape {list(shape)}")
-        if record.transposed:
-            shape = shape[::-1]
-        elif count > 1:
-            shape = (shape[0] // count, *shape[1:])
-        for part, name in enumerate(record.ours):
-            named[name] = Tensor(shape, _reader(tensor, record, part))
-    left = sorted(tensors.keys() - used)
-    if missing or left:
-        raise UserError(
-            f"{where} is not the CLIP its names say: missing {few(missing)}; "
-            f"unexpected {few(left)}"
-        )
-    return named
-
-
-def _reader(tensor: Tensor, record: Rename, part: int):
-    def read() -> np.ndarray:
-        value = tensor.read()
-        if record.transposed:
-            return value.T
-        return (
-            np.split(value, len(record.ours))[part] if len(record.ours) > 1 else value
-        )
-
-    return read
+def stored_names(family: str, clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A model under the names that its folder has."""
+    table = _STORED.get(FAMILIES[family].model_type)
+    return dict(clip) if table is None else to_theirs(table, clip)
 
 
 def to_openai(clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames a CLIP to OpenAI's names, in the order of OpenAI's files."""
-    reverse = {record.ours[0]: record for record in OPENAI}
-    pattern = re.compile(r"\.layers\.(\d+)\.")
-    layers = [
-        max(
-            int(match[1])
-            for name in clip
-            if name.startswith(tower)
-            for match in [pattern.search(name)]
-            if match
-        )
-        + 1
-        for tower in ("vision_model", "text_model")
-    ]
-    named = {}
-    for record in reverse.values():
-        vision = record.ours[0].startswith("vision_model")
-        for i in range(layers[not vision] if LAYER in record.theirs else 1):
-            parts = [clip[name.replace(LAYER, str(i))] for name in record.ours]
-            named[record.theirs.replace(LAYER, str(i))] = _joined(record, parts)
-    return named
-
-
-def _joined(record: Rename, parts: Sequence[Tensor]) -> Tensor:
-    shape = parts[0].shape
-    if record.transposed:
-        return Tensor(shape[::-1], lambda: np.asarray(parts[0].read()).T)
-    if len(parts) == 1:
-        return parts[0]
-    whole = (len(parts) * shape[0], *shape[1:])
-    return Tensor(whole, lambda: np.concatenate([part.read() for part in parts]))
-
-
-def to_modelscope(
-    clip: Mapping[str, Tensor], prompts: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """A CLIP and its prompts under the names of the authors' released model."""
-    openai = to_openai(clip)
-    named = {_MODELSCOPE + name: tensor for name, tensor in openai.items()}
-    if not prompts:
-        return named
-    for theirs, ours in MODELSCOPE_PROMPTS.items():
-        tensor = prompts[ours]
-        if ours == "video_prompts":
-            shape = (tensor.shape[0], 1, *tensor.shape[1:])
-            tensor = Tensor(shape, lambda x=tensor, s=shape: x.read().reshape(s))
-        named[theirs] = tensor
-    for name, tensor in openai.items():
-        vision = name.startswith("visual.")
-        # The copy under the text encoder has no logit scale.
-        if name == "logit_scale":
-            continue
-        copy = "image_encoder." + name[7:] if vision else "text_encoder." + name
-        named[copy] = tensor
-    return named
+    return to_theirs(OPENAI, clip)

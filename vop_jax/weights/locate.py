@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_pipelines.console.arguments import check_local
 from data_pipelines.console.errors import UserError
-from vop_jax.model.clip.sizes import HUB_NAMES
+from vop_jax.model.clip.families import HUB_NAMES
 from vop_jax.weights.file_names import FILE_NAMES
 
 # The backbone of the embedded demo.
@@ -18,7 +18,7 @@ def find_folder(name: str | Path) -> Path:
 
     Args:
         name: a path, `demo` for the embedded one where no path is called so, a name on
-            the Hugging Face hub, or one of `sizes.HUB_NAMES`.
+            the Hugging Face hub, or one of `families.HUB_NAMES`.
 
     Raises:
         UserError: it is a URL, or neither a folder nor a model on the hub.

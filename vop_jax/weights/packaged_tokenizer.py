@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.console.errors import UserError
-from vop_jax.weights.tokenizer_files import CLIP_PARTS, FILE
+from vop_jax.weights.tokenizer_files import FILE
+from vop_jax.weights.tokenizer_parts import CLIP_PARTS
 
 CLIP_VOCABULARY = 49408
 _CONTROLS = ("<|startoftext|>", "<|endoftext|>")

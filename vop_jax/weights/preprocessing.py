@@ -1,14 +1,14 @@
-"""Checks that a CLIP was trained with the preprocessing used here.
+"""The frames that a model was trained on, as the files of its folder state them.
 
-That is OpenAI's: the shorter side is resized to the image size (bicubic), the centre is
-cropped, and pixels are normalised by OpenAI's mean and standard deviation, which are
-folded into the patch embedding. Other pixel statistics are an error; another resizing,
-which makes frames a little blurrier or wider, is a warning.
+A file may state the pixel statistics, which are folded into the patch embedding, how a
+frame becomes square, and by which filter. What it leaves out is what the family's other
+models have.
 """
 
+import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired
 
@@ -17,11 +17,14 @@ from typing_extensions import TypedDict
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.terminal import warn
 from data_pipelines.files.json_files import described, read_json
-from vop_jax.model.clip.sizes import PIXEL_DEVIATION, PIXEL_MEAN
+from vop_jax.model.clip.sizes import FrameRecipe
 
 # A quarter of one of 256 levels: files state the statistics with at least three digits.
 _ROUNDING = 1e-3
-_BICUBIC = (3, "bicubic")
+# Pillow's numbers and the names of the filters.
+_FILTERS = {2: "bilinear", 3: "bicubic", "bilinear": "bilinear", "bicubic": "bicubic"}
+# open_clip's names of what makes a frame square.
+_RESIZES = {None: None, "shortest": "crop", "squash": "squash"}
 _SHOWN = 60
 
 
@@ -35,7 +38,7 @@ class Stated(NamedTuple):
         factor: scale factor on the pixels' bytes.
         side: height and width of the model's input, pixels.
         resized: the shorter side before the centre crop, pixels.
-        squashed: whether frames are resized to a square without cropping.
+        resize: `crop` or `squash`.
         resample: Pillow's number of a filter, or its name.
     """
 
@@ -45,7 +48,7 @@ class Stated(NamedTuple):
     factor: Any
     side: Any
     resized: Any
-    squashed: bool
+    resize: str | None
     resample: Any
 
 
@@ -84,7 +87,7 @@ def _hugging_face(values: dict[str, Any], where: str) -> Stated:
         values.get("rescale_factor"),
         side,
         resized if values.get("do_resize", True) else None,
-        squashed,
+        "crop" if cropped else "squash" if squashed else None,
         values.get("resample"),
     )
 
@@ -99,10 +102,14 @@ def _processor(values: dict[str, Any], where: str) -> Stated:
 
 def _open_clip(values: dict[str, Any], where: str) -> Stated:
     """Reads an `open_clip_config.json`."""
-    del where
     inner = values.get("preprocess_cfg")
     inner = inner if isinstance(inner, dict) else {}
-    side = _side(inner.get("size"))
+    side, mode = _side(inner.get("size")), inner.get("resize_mode")
+    if not isinstance(mode, str | None) or mode not in _RESIZES:
+        raise UserError(
+            f"{where}: preprocess_cfg.resize_mode is {_short(mode)}; such a CLIP is "
+            "not supported"
+        )
     return Stated(
         inner.get("mean"),
         inner.get("std"),
@@ -110,58 +117,138 @@ def _open_clip(values: dict[str, Any], where: str) -> Stated:
         None,
         side,
         side,
-        inner.get("resize_mode") == "squash",
+        _RESIZES[mode],
         inner.get("interpolation"),
     )
 
 
+# The file that is written.
+FRAMES = "preprocessor_config.json"
 _FILES = {
-    "preprocessor_config.json": _hugging_face,
+    FRAMES: _hugging_face,
     "processor_config.json": _processor,
     "open_clip_config.json": _open_clip,
 }
+# In which order the files are asked: those of the format that a model is read from.
+HUGGING_FACE = tuple(_FILES)
+OPEN_CLIP = HUGGING_FACE[::-1]
 
 
-def check_preprocessing(folder: Path, image_size: int) -> None:
-    """Compares the preprocessing that a model's folder states with the one used here.
+def stated_frames(
+    folder: Path,
+    image_size: int,
+    usual: FrameRecipe,
+    order: Sequence[str] = HUGGING_FACE,
+    *,
+    warned: bool = False,
+) -> FrameRecipe:
+    """The frames that a model's folder states.
 
-    Another filter, another size before the crop, or squashing is a warning.
+    The first file decides. Another size before the crop, another filter, and a second
+    file that states other frames are a warning.
 
     Args:
         folder: of the model.
         image_size: of the model, pixels.
+        usual: the frames of its family, for what no file states.
+        order: names of the files, `HUGGING_FACE` or `OPEN_CLIP`.
+        warned: whether warnings are given.
 
     Raises:
-        UserError: other pixel statistics, another image size, or a damaged file.
+        UserError: pixels that are not scaled and normalised, another image size, or a
+            damaged file.
     """
-    for name, read in _FILES.items():
+    first: tuple[Path, FrameRecipe] | None = None
+    for name in order:
         path = folder / name
         if not os.path.lexists(path):
             continue
         values = read_json(path)
         if not isinstance(values, dict):
             raise UserError(f"{path} is damaged (not an object); fetch it again")
-        stated = read(values, str(path))
-        _check_pixels(path, stated)
+        stated = _FILES[name](values, str(path))
+        _check_scaled(path, stated)
         _check_side(path, stated, image_size)
-        if different := _differences(stated, image_size):
-            warn(
-                f"{path}: the model was trained on frames that were "
-                f"{' and '.join(different)}; here they are resized by a bicubic "
-                "filter and centre-cropped, so features differ a little"
-            )
+        found = FrameRecipe(
+            stated.resize or usual.resize,
+            _known_filter(stated) or usual.filter,
+            _statistics(path, stated.mean, usual.mean, 0.0),
+            _statistics(path, stated.deviation, usual.deviation, _ROUNDING),
+        )
+        if first is None:
+            first = path, found
+        if warned:
+            _warn_of_differences(path, stated, image_size, found, *first)
+    return first[1] if first else usual
 
 
-def _check_pixels(path: Path, stated: Stated) -> None:
-    for values, ours in (
-        (stated.mean, PIXEL_MEAN),
-        (stated.deviation, PIXEL_DEVIATION),
-    ):
-        if values is not None and not _close(values, ours):
-            raise UserError(
-                f"{path}: pixel statistics {_short(values)} are not OpenAI's; such a "
-                "CLIP is not supported"
-            )
+def _warn_of_differences(
+    path: Path,
+    stated: Stated,
+    image_size: int,
+    found: FrameRecipe,
+    first: Path,
+    followed: FrameRecipe,
+) -> None:
+    """Warns of what is stated and not done."""
+    different = []
+    if stated.resample is not None and _known_filter(stated) is None:
+        different.append(f"resized by another filter ({_short(stated.resample)})")
+    if stated.resize == "crop" and stated.resized not in (None, image_size):
+        different.append(f"resized to {_short(stated.resized)} pixels before the crop")
+    if different:
+        warn(
+            f"{path}: the model was trained on frames that were "
+            f"{' and '.join(different)}; here they are resized to {image_size} pixels "
+            f"by a {found.filter} filter, so features differ a little"
+        )
+    if found != followed:
+        names = [x.name for x in dataclasses.fields(found)]
+        others = [x for x in names if getattr(found, x) != getattr(followed, x)]
+        warn(
+            f"{path} states other frames ({', '.join(others)}) than {first}, which is "
+            "followed"
+        )
+
+
+def _known_filter(stated: Stated) -> str | None:
+    resample = stated.resample
+    # `True` is a number, and a list has no hash.
+    known = type(resample) in (int, str)
+    return _FILTERS.get(resample) if known else None
+
+
+def _statistics(
+    path: Path, values: Any, usual: tuple[float, float, float], least: float
+) -> tuple[float, float, float]:
+    """The statistics of the three channels that a file states.
+
+    Args:
+        path: the file.
+        values: as it states them, None if it does not.
+        usual: of the family; taken for values that are these, rounded.
+        least: the smallest value allowed.
+
+    Raises:
+        UserError: they are not those of pixels between 0 and 1.
+    """
+    if values is None or _close(values, usual):
+        return usual
+    fits = (
+        isinstance(values, list)
+        and len(values) == len(usual)
+        and all(type(x) in (int, float) and least <= x <= 1 for x in values)
+    )
+    if not fits:
+        raise UserError(
+            f"{path}: pixel statistics {_short(values)} are not those of three "
+            "channels of pixels from 0 to 1; such a CLIP is not supported"
+        )
+    red, green, blue = map(float, values)
+    return red, green, blue
+
+
+def _check_scaled(path: Path, stated: Stated) -> None:
     factor = stated.factor
     if isinstance(factor, int | float):
         factor = None if _close([factor * 255], (1.0,)) else factor
@@ -181,18 +268,6 @@ def _check_side(path: Path, stated: Stated, image_size: int) -> None:
         )
 
 
-def _differences(stated: Stated, image_size: int) -> list[str]:
-    """The differences from the preprocessing used here."""
-    found = []
-    if stated.resample is not None and stated.resample not in _BICUBIC:
-        found.append(f"resized by another filter ({_short(stated.resample)})")
-    if stated.squashed:
-        found.append("squashed to a square")
-    elif stated.resized is not None and stated.resized != image_size:
-        found.append(f"resized to {_short(stated.resized)} pixels before the crop")
-    return found
-
-
 def _close(values: Any, ours: tuple[float, ...]) -> bool:
     return (
         isinstance(values, list)
@@ -202,6 +277,40 @@ def _close(values: Any, ours: tuple[float, ...]) -> bool:
             for x, y in zip(values, ours, strict=True)
         )
     )
+
+
+def frames_file(size: int, frames: FrameRecipe) -> dict[str, Any]:
+    """The content of the `preprocessor_config.json` that states these frames.
+
+    Args:
+        size: of a frame, pixels.
+        frames: how they are made.
+    """
+    square = {"height": size, "width": size}
+    resizes = {
+        "crop": {
+            "do_center_crop": True,
+            "crop_size": square,
+            "size": {"shortest_edge": size},
+            "image_processor_type": "CLIPImageProcessor",
+        },
+        "squash": {
+            "do_center_crop": False,
+            "size": square,
+            "image_processor_type": "SiglipImageProcessor",
+        },
+    }
+    return {
+        **resizes[frames.resize],
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": list(frames.mean),
+        "image_std": list(frames.deviation),
+        "resample": next(k for k, name in _FILTERS.items() if name == frames.filter),
+        "rescale_factor": 1 / 255,
+    }
 
 
 def _short(value: Any) -> str:

@@ -40,6 +40,8 @@ LINEAR = Layout(lambda x, shape: x.T.reshape(shape), _matrix)
 LINEAR_OUT = Layout(
     lambda x, shape: x.T.reshape(shape), lambda x: x.reshape(-1, x.shape[-1]).T
 )
+# A pooling's query, behind two axes of length 1.
+PROBE = Layout(lambda x, shape: x.reshape(shape), lambda x: x.reshape(1, 1, -1))
 CONVOLUTION = Layout(
     lambda x, shape: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1)
 )

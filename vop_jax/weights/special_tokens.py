@@ -1,58 +1,69 @@
-"""The EOT token of a CLIP, which ends a caption, from its tokenizer.
+"""The tokens that start, end and fill a caption, from a model's own tokenizer.
 
-The text tower reads its embedding at the EOT token. `config.json` states its id, except
-where it says 2: files of 2021 have that for every CLIP, whatever its tokenizer.
+Most text towers read their embedding at the end token. `config.json` states its id,
+except where it says what its family (`families.Texts`) does not mean by it.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.files.json_files import read_json
 from vop_jax.model.clip.sizes import ClipSize
+from vop_jax.weights.families import FAMILIES, Texts
+from vop_jax.weights.tokenizer_files import LARGEST_TOKENIZER
 
-# The `eos_token_id` of files that do not state the real one; see
-# https://github.com/huggingface/transformers/pull/24773.
-UNKNOWN = 2
-_NAMES = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
+CONFIG = "tokenizer_config.json"
+_FILLING = "pad_token"
 
 
 class Ends(NamedTuple):
-    """The ids of the tokens that start and end a caption."""
+    """The ids of the tokens around a caption.
 
-    start: int
+    Attributes:
+        start: before it; None if there is none.
+        end: behind it.
+        filling: in the rest of the context, where the text tower sees it.
+    """
+
+    start: int | None
     end: int
+    filling: int = 0
 
 
-def end_token(
-    folder: Path | None, vocabulary: int, stated: int | None, where: str
-) -> int:
-    """The id of the EOT token.
+def caption_ends(
+    folder: Path | None, size: ClipSize, stated: int | None, where: str
+) -> Ends:
+    """The special tokens of a model.
 
     Args:
         folder: where tokenizer files may be, or None.
-        vocabulary: number of token ids of the text tower.
+        size: its family, and the number of token ids of the text tower.
         stated: the `eos_token_id` of its configuration, None if there is none.
         where: names the model in an error.
 
     Raises:
-        UserError: it is not stated, the files disagree, or the start token is not the
-            id before it, as in every CLIP.
+        UserError: the end token is not stated, the files disagree, or the ids are not
+            of such a model.
     """
-    known = None if stated == UNKNOWN else stated
-    ends = folder_ends(folder) if folder else None
-    # Without tokenizer files it gets OpenAI's tokenizer.
-    if ends is None and vocabulary == ClipSize.vocabulary:
+    texts, vocabulary = FAMILIES[size.family].texts, size.vocabulary
+    # A family with a usual end token has none in its config.json that means it.
+    known = None if stated == texts.unstated or texts.end is not None else stated
+    ends = folder_ends(folder, texts) if folder else None
+    if ends is None and texts.clips and vocabulary == ClipSize.vocabulary:
+        # Without tokenizer files it gets OpenAI's tokenizer.
         ends = Ends(ClipSize.eos_id - 1, ClipSize.eos_id)
     if ends is None:
-        if known is None:
+        end = texts.end if known is None else known
+        if end is None:
             raise UserError(
                 f"{where} does not say which token ends a caption: its vocabulary of "
                 f"{vocabulary:,} tokens is not CLIP's of {ClipSize.vocabulary:,}, and "
                 "there is no tokenizer.json beside it; add the model's own"
             )
-        return known
+        return Ends(end - 1 if texts.consecutive else None, end)
     if ends.end >= vocabulary:
         raise UserError(
             f"{where}: its tokenizer ends a caption with token {ends.end}, but the "
@@ -63,16 +74,16 @@ def end_token(
             f"{where}: config.json has eos_token_id {known}, but its tokenizer ends a "
             f"caption with token {ends.end}; correct the one that is wrong"
         )
-    if ends.start != ends.end - 1:
+    if texts.consecutive and ends.start != ends.end - 1:
         raise UserError(
             f"{where}: its tokenizer starts a caption with token {ends.start} and ends "
             f"it with {ends.end}; only CLIP's own order, one after the other, is "
             "supported"
         )
-    return ends.end
+    return ends
 
 
-def folder_ends(folder: Path) -> Ends | None:
+def folder_ends(folder: Path, texts: Texts) -> Ends | None:
     """The special tokens of a folder's own tokenizer; None if it has none.
 
     Raises:
@@ -82,27 +93,52 @@ def folder_ends(folder: Path) -> Ends | None:
     if found is None:
         return None
     file, ids = found
-    names = dict(_NAMES)
-    # The later file takes precedence, as in the library that writes them.
-    for other in ("special_tokens_map.json", "tokenizer_config.json"):
-        if os.path.lexists(folder / other):
-            names |= _named(_object(folder / other))
-    for name in names.values():
+    names = special_names(folder, texts)
+    # Only a tower that reads behind the end needs to know what is there.
+    needed = [key for key in names if key != _FILLING or texts.end is not None]
+    for name in (names[key] for key in needed):
         if type(ids.get(name)) is not int or ids[name] < 0:
-            raise UserError(f"{file} has no token {name[:60]!r}, as a CLIP's has")
-    return Ends(ids[names["bos_token"]], ids[names["eos_token"]])
+            raise UserError(f"{file} has no token {name[:60]!r}, as its family has")
+    start = ids[names["bos_token"]] if texts.starts else None
+    filling = ids[names[_FILLING]] if _FILLING in needed else 0
+    return Ends(start, ids[names["eos_token"]], filling)
 
 
-def _named(values: dict[str, Any]) -> dict[str, str]:
+def special_names(folder: Path, texts: Texts) -> dict[str, str]:
+    """The texts of a folder's special tokens, by the keys of `Texts.special`."""
+    names = dict(texts.special)
+    # The later file takes precedence, as in the library that writes them.
+    for other in ("special_tokens_map.json", CONFIG):
+        if os.path.lexists(folder / other):
+            names |= _named(_object(folder / other), names)
+    return names
+
+
+def _named(values: dict[str, Any], keys: Mapping[str, str]) -> dict[str, str]:
     """The special tokens that a file names; each a string or an object."""
     found = {}
-    for key in _NAMES:
+    for key in keys:
         value = values.get(key)
         if isinstance(value, dict):
             value = value.get("content")
         if isinstance(value, str):
             found[key] = value
     return found
+
+
+def tokenizer_settings(folder: Path) -> dict[str, Any]:
+    """The content of a folder's `tokenizer_config.json`; empty if there is none."""
+    return _object(folder / CONFIG) if os.path.lexists(folder / CONFIG) else {}
+
+
+def kind_of_tokenizer(folder: Path) -> str | None:
+    """The type of model in a folder's `tokenizer.json`; None if that says none."""
+    path = folder / "tokenizer.json"
+    if not os.path.lexists(path):
+        return None
+    model = _object(path).get("model")
+    kind = model.get("type") if isinstance(model, dict) else None
+    return kind if isinstance(kind, str) else None
 
 
 def _token_ids(folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -132,7 +168,8 @@ def _token_ids(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    values = read_json(path)
+    # transformers writes 10^30 for a length that has no limit.
+    values = read_json(path, LARGEST_TOKENIZER, rounded=True)
     if not isinstance(values, dict):
         raise UserError(f"{path} is damaged (not an object); fetch it again")
     return values

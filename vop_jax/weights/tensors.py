@@ -29,6 +29,7 @@ from data_pipelines.files.json_files import Matches, read_described, shown
 from data_pipelines.files.replacing import replacing
 from data_pipelines.files.stand_ins import check_foreign_weights, check_stand_in
 from vop_jax.weights.file_names import FILE_NAMES
+from vop_jax.weights.npz_reader import NpzFile, is_npz
 from vop_jax.weights.torch_reader import TorchFile, is_torch_zip
 
 # Most files of one model.
@@ -37,7 +38,7 @@ _MOST_SHARDS = 1_000
 _LONGEST_HEADER = 4 << 20
 # Names of the dtypes of weights in safetensors.
 _FLOATS = ("F16", "BF16", "F32", "F64")
-_FOREIGN_SUFFIXES = (".msgpack", ".h5", ".onnx", ".pb", ".gguf", ".tflite", ".npz")
+_FOREIGN_SUFFIXES = (".msgpack", ".h5", ".onnx", ".pb", ".gguf", ".tflite")
 
 
 class Tensor(NamedTuple):
@@ -102,7 +103,8 @@ def open_weights(path: Path, stack: ExitStack) -> Weights:
     """Opens a file, or a folder's weights; the format is detected from the content.
 
     Args:
-        path: a safetensors file, a PyTorch zip file, an index of either, or a folder.
+        path: a safetensors file, a PyTorch zip file, NumPy's `.npz`, an index of one
+            of the first two, or a folder.
         stack: closes the files at the end.
 
     Raises:
@@ -112,6 +114,15 @@ def open_weights(path: Path, stack: ExitStack) -> Weights:
     check_stand_in(path)
     if path.suffix == ".json":
         return _open_shards(path, stack)
+    if is_npz(path, read_start(path, 2)):
+        arrays = NpzFile(path, stack)
+        tensors = {
+            name: _checked(
+                Tensor(shape, functools.partial(arrays.read, name)), path, name
+            )
+            for name, shape in arrays.shapes.items()
+        }
+        return Weights(path, (path,), tensors)
     if is_torch_zip(path):
         file: TorchFile = stack.enter_context(TorchFile(path))
         tensors = {

@@ -22,7 +22,8 @@ from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.prompts.text_layout import prompt_slots
 from vop_jax.model.shapes import added_shapes
 from vop_jax.runtime.files import write_atomically
-from vop_jax.weights.backbone import RECORDS, check_scale, layer_count
+from vop_jax.weights.backbone import check_scale
+from vop_jax.weights.backbone_records import RECORDS, layer_count
 from vop_jax.weights.records import targets_of, to_names, to_tree
 from vop_jax.weights.tensors import open_safetensors, tensor_of
 
@@ -215,6 +216,12 @@ def prompt_config(
     slots = prompt_slots(
         metadata["text_layout"], axis("text_prompts", -2), size.context_length
     )
+    if slots and size.full_captions:
+        raise UserError(
+            f"text_prompts are laid out as {metadata['text_layout']}, but this "
+            "backbone's text tower does not read the EOT token; use the backbone they "
+            "were trained on"
+        )
     if slots and len(slots) + _SHORTEST_CAPTION > size.context_length:
         raise UserError(
             f"text_prompts has shape {list(shapes['text_prompts'])}, which leaves no "

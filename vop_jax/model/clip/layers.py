@@ -1,4 +1,4 @@
-"""One Transformer layer of CLIP whose attention also includes prompts.
+"""One Transformer layer of a tower whose attention also includes prompts.
 
 The output of a prompt is discarded after every layer (VoP, section 3), so a prompt
 needs no query, no attention output and no MLP: it only adds a key and a value. This is
@@ -6,9 +6,11 @@ the same function as running the concatenated sequence and removing the prompts 
 result, for a fraction of the FLOPs.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
@@ -16,6 +18,7 @@ from vop_jax.model.clip.attention import attend
 from vop_jax.model.clip.precision import Precision
 from vop_jax.model.clip.products import dense
 from vop_jax.model.clip.remat import name_saved
+from vop_jax.model.clip.rotary import Rotation, turn
 from vop_jax.model.clip.sizes import TowerSize
 from vop_jax.model.clip.splash_attention import pays, splash_attend
 
@@ -37,6 +40,19 @@ def _quick_gelu_slope(x: Array) -> Array:
     return gate * (1 + 1.702 * x * (1 - gate))
 
 
+def _gelu_tanh_slope(x: Array) -> Array:
+    squeezed = jnp.tanh(_TANH_SCALE * (x + 0.044715 * x**3))
+    inner = _TANH_SCALE * (1 + 3 * 0.044715 * x**2)
+    return 0.5 * (1 + squeezed) + 0.5 * x * (1 - squeezed**2) * inner
+
+
+def _silu_slope(x: Array) -> Array:
+    gate = jax.nn.sigmoid(x)
+    return gate * (1 + x * (1 - gate))
+
+
+_TANH_SCALE = math.sqrt(2 / math.pi)
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "quick_gelu": with_saved_derivative(
         lambda x: x * jax.nn.sigmoid(1.702 * x), _quick_gelu_slope
@@ -45,7 +61,18 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
         lambda x: jax.nn.gelu(x, approximate=False),
         lambda x: jax.scipy.stats.norm.cdf(x) + x * jax.scipy.stats.norm.pdf(x),
     ),
+    "gelu_tanh": with_saved_derivative(
+        lambda x: jax.nn.gelu(x, approximate=True), _gelu_tanh_slope
+    ),
+    "silu": with_saved_derivative(jax.nn.silu, _silu_slope),
 }
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm with float32 statistics computed in two passes."""
+
+    # The one-pass variance loses precision where the mean is large, as in CLIP.
+    use_fast_variance: bool = False
 
 
 class Attention(nn.Module):
@@ -68,56 +95,80 @@ class Attention(nn.Module):
         tokens: Float[Array, "B G S D"],
         prompts: Sequence[Array],
         mask: Bool[Array, "#B #G #H #R S"] | None,
+        turns: tuple[Rotation, Rotation] | None = None,
     ) -> Float[Array, "B G R D"]:
-        """Attends; all inputs have passed the layer's first LayerNorm."""
+        """Attends; all inputs have passed the layer's first LayerNorm.
+
+        Args:
+            rows: which attend.
+            tokens: which are attended to.
+            prompts: further keys and values, as of `Block`.
+            mask: which tokens each row may attend to.
+            turns: the rotations of the rows' queries and of the tokens' keys.
+        """
         heads, width = self.size.heads, self.size.width
         project = {
             name: nn.DenseGeneral(
-                (heads, width // heads), name=name, **dense(self.precision)
+                (heads, width // heads),
+                use_bias=self.size.key_bias or name != "key",
+                name=name,
+                **dense(self.precision),
             )
             for name in ("query", "key", "value")
         }
 
-        def projected(name: str, x: Array) -> Array:
+        def projected(name: str, x: Array, rotation: Rotation | None = None) -> Array:
+            x = project[name](x)
+            x = x if rotation is None else turn(x, rotation)
             # Attention multiplies its rows again, in the dtype of all products.
-            x = project[name](x).astype(self.precision.operands)
+            x = x.astype(self.precision.operands)
             # Saved as complete rows: the 64 values of one head would fill only half of
             # a TPU's 128 lanes.
             return name_saved(x.reshape(*x.shape[:-2], width), name).reshape(x.shape)
 
-        query = projected("query", rows) * (width // heads) ** -0.5
-        # Prompts give keys and values only.
-        groups = [tokens, *prompts]
-        keys = [projected("key", group) for group in groups]
-        values = [projected("value", group) for group in groups]
+        of_rows, of_tokens = turns or (None, None)
+        query = projected("query", rows, of_rows) * (width // heads) ** -0.5
+        # Prompts give keys and values only; they have no place to be turned by.
+        keys = [projected("key", tokens, of_tokens)]
+        keys += [projected("key", group) for group in prompts]
+        values = [projected("value", group) for group in (tokens, *prompts)]
         if self.splash and pays(query, mask):
             mixed = splash_attend(query, keys, values)
         else:
             mixed = attend(query, keys, values, mask)
+        if self.size.attention_norm:
+            # Over all heads of a row together.
+            norm = LayerNorm(self.size.epsilon, dtype=self.precision.results, name="ln")
+            flat = mixed.reshape(*mixed.shape[:-2], width)
+            mixed = norm(flat).reshape(mixed.shape)
         return nn.DenseGeneral(
             width, axis=(-2, -1), name="out", **dense(self.precision)
         )(mixed)
 
 
 class Mlp(nn.Module):
-    """The feed-forward network (MLP) of a CLIP layer."""
+    """The feed-forward network (MLP) of a layer, gated or not."""
 
     size: TowerSize
     precision: Precision = Precision()
 
     @nn.compact
     def __call__(self, rows: Float[Array, "*n D"]) -> Float[Array, "*n D"]:
-        """Applies both linear layers and the activation between them."""
-        hidden = nn.Dense(self.size.mlp, name="fc_1", **dense(self.precision))(rows)
-        hidden = ACTIVATIONS[self.size.activation](name_saved(hidden, "hidden"))
-        return nn.Dense(self.size.width, name="fc_2", **dense(self.precision))(hidden)
+        """Applies the linear layers and what is between them."""
+        size, activation = self.size, ACTIVATIONS[self.size.activation]
 
+        def hidden(name: str) -> Array:
+            wide = nn.Dense(size.mlp, name=name, **dense(self.precision))(rows)
+            return name_saved(wide, "hidden")
 
-class LayerNorm(nn.LayerNorm):
-    """LayerNorm with float32 statistics computed in two passes."""
-
-    # The one-pass variance loses precision where the mean is large, as in CLIP.
-    use_fast_variance: bool = False
+        if size.gated:
+            gated = activation(hidden("gate")) * hidden("up")
+            inner = LayerNorm(size.epsilon, dtype=self.precision.results, name="ln")(
+                gated
+            )
+        else:
+            inner = activation(hidden("fc_1"))
+        return nn.Dense(size.width, name="fc_2", **dense(self.precision))(inner)
 
 
 class Block(nn.Module):
@@ -135,6 +186,7 @@ class Block(nn.Module):
         mask: Bool[Array, "#B #G #H #R S"] | None = None,
         read: Callable[[Array], Array] | None = None,
         beside: Mapping[str, Callable[[Array], Array]] | None = None,
+        rotation: Rotation | None = None,
     ) -> Float[Array, "B G R D"]:
         """Runs the layer.
 
@@ -146,6 +198,8 @@ class Block(nn.Module):
                 all. Only one row of the last layer is ever used.
             beside: `attention` or `mlp` -> a function of that part's normalised input,
                 whose result is added to that part's output.
+            rotation: of each token of a frame, whose number divides S: a group may hold
+                several frames, and a token is turned by its place within its own.
 
         Returns:
             The layer's output for the rows that `read` picks.
@@ -159,10 +213,33 @@ class Block(nn.Module):
         )
         onward = onward + Attention(
             self.size, self.precision, self.splash, name="attention"
-        )(rows, normed, [norm(group) for group in prompts], mask)
+        )(
+            rows,
+            normed,
+            [norm(group) for group in prompts],
+            mask,
+            None if rotation is None else _turns(rotation, tokens, read),
+        )
         if "attention" in beside:
             onward = onward + beside["attention"](rows)
         onward = name_saved(onward, "attended")
         rows = LayerNorm(self.size.epsilon, dtype=results, name="ln_2")(onward)
         onward = onward + Mlp(self.size, self.precision, name="mlp")(rows)
         return onward + beside["mlp"](rows) if "mlp" in beside else onward
+
+
+def _turns(
+    rotation: Rotation,
+    tokens: Float[Array, "B G S D"],
+    read: Callable[[Array], Array] | None,
+) -> tuple[Rotation, Rotation]:
+    """The rotations of the rows that are read, and of all tokens."""
+    frames = tokens.shape[2] // rotation.cos.shape[0]
+    # [B, G, S, d]
+    every = Rotation(
+        *(
+            jnp.broadcast_to(jnp.tile(x, (frames, 1)), (*tokens.shape[:3], x.shape[-1]))
+            for x in rotation
+        )
+    )
+    return (every if read is None else Rotation(*map(read, every))), every

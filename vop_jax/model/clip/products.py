@@ -19,9 +19,9 @@ from vop_jax.model.clip.precision import Precision
 def dense(precision: Precision) -> dict[str, Any]:
     """The arguments that make one of Flax's dense layers compute in a precision."""
 
-    def promote(rows: Array, kernel: Array, bias: Array, dtype: Any) -> Any:
+    def promote(rows: Array, kernel: Array, bias: Array | None, dtype: Any) -> Any:
         del dtype
-        return rows, kernel, bias.astype(precision.results)
+        return rows, kernel, bias if bias is None else bias.astype(precision.results)
 
     def dot_general(rows: Array, kernel: Array, dimensions: Any, **_: Any) -> Array:
         (contracted, _), _ = dimensions

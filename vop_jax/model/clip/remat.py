@@ -6,9 +6,9 @@ from typing import Any
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-# The results of large matrix products, of the attention kernel, and of the recurrence,
-# which is sequential; norms, activation functions and attention weights are cheap to
-# recompute.
+# The results of large matrix products (queries and keys after they are turned), of the
+# attention kernel, and of the recurrence, which is sequential; norms, activation
+# functions and attention weights are cheap to recompute.
 _LEAN = ("query", "key", "value", "attention", "attended", "hidden", "context")
 
 

@@ -1,9 +1,19 @@
-"""The description of a backbone, and the supported models of OpenAI's family."""
+"""The description of a backbone: what its two towers are made of, and what they read.
+
+A part of a tower decides by its own field, never by the name of a family;
+`vop_jax.model.clip.families` has the descriptions of known models.
+"""
 
 import dataclasses
 
 # The names of the two towers, in a `ClipSize` and in a parameter's path.
 TOWERS = ("vision", "text")
+# The values of `TowerSize.projection` -> the parameters that make an embedding.
+PROJECTIONS = {
+    "linear": ("projection",),
+    "biased": ("projection", "projection_bias"),
+    "none": (),
+}
 # OpenAI's CLIP pixel statistics, per channel of an image in [0, 1].
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -13,16 +23,17 @@ PIXEL_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 class Rotary:
     """A rotary position embedding in two dimensions (2-D RoPE).
 
-    It turns the queries and keys of patches by their place in the frame. The class
-    token is not turned, and neither is a prompt, which has no place.
+    It turns the queries and keys of patches by their place in the frame, adjacent
+    channels as one pair. The class token is not turned, and neither is a prompt, which
+    has no place.
 
     Attributes:
         order: `ij` (a head's first half of channels turns by the row, its second by the
             column) or `xy` (the other way round).
-        offset: added to the places, which count from 0.
+        offset: added to the places, which count from 0, before they are scaled.
         grid: the side of the grid of patches that the places are scaled to; 0 takes
             them as they are.
-        temperature: the longest wavelength, in patches and before the factor of 2 pi.
+        temperature: channel pair n of N turns by place / temperature^(n / N).
     """
 
     order: str = "ij"
@@ -76,6 +87,7 @@ class VisionSize(TowerSize):
             none.
         pooling_heads: heads of the attention that pools all rows of the last layer to
             the one that is read; 0 reads the class token's row.
+        pooling_mlp: the hidden width of the MLP behind that attention; 0 means `mlp`.
     """
 
     class_token: bool = True
@@ -83,6 +95,30 @@ class VisionSize(TowerSize):
     pre_norm: bool = True
     rotary: Rotary | None = None
     pooling_heads: int = 0
+    pooling_mlp: int = 0
+
+    def __post_init__(self):
+        """Checks that there is a row to read.
+
+        Raises:
+            ValueError: there is neither a class token nor pooling.
+        """
+        if not (self.class_token or self.pooling_heads):
+            raise ValueError("a vision tower needs a class token or pooling_heads")
+
+    @property
+    def pooling(self) -> TowerSize | None:
+        """The pooling's attention and MLP, as those of a layer; None without it."""
+        if not self.pooling_heads:
+            return None
+        return TowerSize(
+            self.width,
+            1,
+            self.pooling_heads,
+            self.pooling_mlp or self.mlp,
+            self.activation,
+            self.epsilon,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +170,8 @@ class ClipSize:
         eos_id: the id of the EOT token, whose output is the caption's embedding where
             the text tower reads it.
         frames: how frames are made.
-        family: a key of `families.FAMILIES`, which says how files name its tensors and
-            how its texts are prepared.
+        family: says how files name its tensors and how its texts are prepared; it
+            changes nothing that a tower computes.
         loss: what it was made with, `softmax` or `sigmoid`; the latter has a parameter
             `logit_bias`.
     """
@@ -157,9 +193,28 @@ class ClipSize:
         return {"vision": self.vision, "text": self.text}[name]
 
     @property
+    def grid(self) -> int:
+        """The side of a frame's grid of patches; pixels beyond it are not seen."""
+        return self.image_size // self.patch_size
+
+    @property
     def patches(self) -> int:
         """M, the number of patches of a frame."""
-        return (self.image_size // self.patch_size) ** 2
+        return self.grid**2
+
+    @property
+    def tokens(self) -> int:
+        """S, the number of tokens of a frame: its patches, and a class token."""
+        return self.vision.class_token + self.patches
+
+    @property
+    def full_captions(self) -> bool:
+        """Whether captions keep their padding to the full context length.
+
+        A text tower sees padding if it reads the last position or is not causal; any
+        other one gives the same embedding without it.
+        """
+        return self.text.reads == "last" or not self.text.causal
 
 
 def tower_of(path: str) -> str | None:
@@ -169,60 +224,3 @@ def tower_of(path: str) -> str | None:
         path: within the collection `params` or `prompts`, or below one of them.
     """
     return next((part for part in path.split("/")[:2] if part in TOWERS), None)
-
-
-def _openai(
-    vision: tuple[int, int], text: tuple[int, int], image_size: int, patch_size: int
-) -> ClipSize:
-    """OpenAI's proportions: heads of width 64, an MLP of 4 times the width.
-
-    Args:
-        vision: width and layers.
-        text: width and layers; its width is that of the embedding too.
-        image_size: pixels.
-        patch_size: pixels.
-    """
-    return ClipSize(
-        VisionSize(*vision, heads=vision[0] // 64, mlp=4 * vision[0]),
-        TextSize(*text, heads=text[0] // 64, mlp=4 * text[0]),
-        image_size,
-        patch_size,
-        embedding=text[0],
-    )
-
-
-# Size -> the model on the Hugging Face hub that has its weights.
-HUB_NAMES = {
-    "vit_b32": "openai/clip-vit-base-patch32",
-    "vit_b16": "openai/clip-vit-base-patch16",
-    "vit_l14": "openai/clip-vit-large-patch14",
-    "vit_l14_336": "openai/clip-vit-large-patch14-336",
-}
-
-SIZES = {
-    # The embedded demo's backbone; its vocabulary is the demo's own.
-    "demo": ClipSize(
-        vision=VisionSize(width=64, layers=4, heads=2, mlp=256),
-        text=TextSize(width=64, layers=3, heads=2, mlp=256),
-        image_size=48,
-        patch_size=8,
-        vocabulary=82,
-        context_length=32,
-        embedding=64,
-        eos_id=81,
-    ),
-    "vit_b32": _openai((768, 12), (512, 12), 224, 32),
-    "vit_b16": _openai((768, 12), (512, 12), 224, 16),
-    "vit_l14": _openai((1024, 24), (768, 12), 224, 14),
-    "vit_l14_336": _openai((1024, 24), (768, 12), 336, 14),
-}
-
-
-def known_size(backbone: str) -> ClipSize | None:
-    """The size that a backbone's name means; None if it is not a known name.
-
-    Args:
-        backbone: a key of `SIZES` or a name of `HUB_NAMES`.
-    """
-    short = {hub: name for name, hub in HUB_NAMES.items()}.get(backbone, backbone)
-    return SIZES.get(short)

@@ -2,7 +2,8 @@
 
 A context modelling module (CMM) reads the frames' class tokens, and a fully connected
 layer (FC) turns its output into tokens. All layers share both. Every variable has
-PyTorch's name and layout.
+PyTorch's name and layout. In a tower without a class token the mean of a frame's patch
+tokens takes its place.
 """
 
 from collections.abc import Callable

@@ -19,7 +19,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Int
 
-from vop_jax.model.clip.sizes import TowerSize
+from vop_jax.model.clip.sizes import TowerSize, VisionSize
 from vop_jax.model.prompts.adapters import Adapters, adapt
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.prompts.context import ContextTokens
@@ -108,6 +108,8 @@ class VideoPrompts(_TowerPrompts):
     `frame_positions [F, Dv]`, each only if its count is not zero.
     """
 
+    size: VisionSize
+
     def setup(self):
         """Declares the variables."""
         config, layers, width = self.config, self.size.layers, self.size.width
@@ -163,23 +165,53 @@ class VideoPrompts(_TowerPrompts):
         per_frame = Additions(stored(first, self.shared, self.position), (), beside)
         if self.context is not None:
             kind, make = ROLES[config.cmm_role]
-            source = Source(first, (), functools.partial(make, self.context()))
+            rows = _classes if self.size.class_token else _patches
+            source = Source(first, (), functools.partial(make, self.context(), rows))
             more = {kind: (*getattr(per_frame, kind), source)}
             per_frame = per_frame._replace(**more)
         joint = Additions(stored(max(first, split), self.joint), (), beside)
         return plan_layers(layers, split, (first, last), per_frame, joint)
 
 
-def _generate(make: Callable[[Array], Array], row: tuple, tokens: Array) -> Array:
+def _classes(tokens: Array) -> Array:
+    """Each frame's class token, as the only row `[B, F, 1, D]`."""
+    return tokens[:, :, :1]
+
+
+def _patches(tokens: Array) -> Array:
+    """All rows `[B, F, S, D]` of frames without a class token."""
+    return tokens
+
+
+# Which rows of a frame stand for it: the context is their mean, and what is added to
+# the context is added to each of them, so that their mean moves by as much.
+_Rows = Callable[[Array], Array]
+
+
+def _generate(
+    make: Callable[[Array], Array], rows: _Rows, row: tuple, tokens: Array
+) -> Array:
     """The generated tokens as prompts `[B, F, P, D]`."""
     del row
-    return make(tokens[:, :, 0])
+    return make(_mean(rows(tokens)))
 
 
-def _update_classes(make: Callable[[Array], Array], row: tuple, tokens: Array) -> Array:
-    """The tokens, with the one generated token added to each class token."""
+def _update_classes(
+    make: Callable[[Array], Array], rows: _Rows, row: tuple, tokens: Array
+) -> Array:
+    """The tokens, with the one generated token added to each class token.
+
+    Without a class token it is added to every patch.
+    """
     del row
-    return tokens.at[:, :, 0].add(make(tokens[:, :, 0])[:, :, 0])
+    own = rows(tokens)
+    count = own.shape[2]
+    return tokens.at[:, :, :count].add(make(_mean(own)))
+
+
+def _mean(rows: Array) -> Array:
+    """The mean row of each frame `[B, F, D]`, summed in float32."""
+    return rows.mean(axis=2, dtype=jnp.float32).astype(rows.dtype)
 
 
 # `cmm_role`, of `config.CMM_ROLES` -> the field of `Additions` it belongs to, and how

@@ -36,16 +36,22 @@ def linear(x, weights):
     return x @ weights["kernel"] + weights["bias"]
 
 
-def attended(x, h, weights, heads, epsilon, mask=None, places=None, rotary=None):
+def attended(
+    x, h, weights, heads, epsilon, mask=None, places=None, rotary=None, changes=None
+):
     """The attention of rows x over rows h, both `[B, S, D]`.
 
     places: of each row, (row, column) or None for a row that is not turned.
+    changes: projection -> a matrix `[out, in]` that is added to its weights.
     """
     width = x.shape[-1] // heads
 
     def project(name, rows):
         part = weights[name]
-        rows = jnp.einsum("bsd,dhe->bhse", rows, part["kernel"])
+        kernel = part["kernel"]
+        if changes and name in changes:
+            kernel = kernel + changes[name].T.reshape(kernel.shape)
+        rows = jnp.einsum("bsd,dhe->bhse", rows, kernel)
         return rows + part["bias"][:, None] if "bias" in part else rows
 
     q, k, v = project("query", x), project("key", h), project("value", h)
@@ -92,7 +98,8 @@ def layer(x, weights, size, mask=None, adapters=None, places=None):
     h = layer_norm(x, weights["ln_1"], size.epsilon)
     rotary = getattr(size, "rotary", None)
     x = x + attended(
-        h, h, weights["attention"], size.heads, size.epsilon, mask, places, rotary
+        *(h, h, weights["attention"], size.heads, size.epsilon),
+        *(mask, places, rotary, adapters.get("changes")),
     )
     if "attention" in adapters:
         x = x + adapted(h, adapters["attention"])
@@ -115,9 +122,20 @@ def projected(x, tower):
     return x + tower["projection_bias"] if "projection_bias" in tower else x
 
 
-def adapters_of(variables, tower, i):
-    """The adapters of layer i by place; i counts from the first that has any."""
+def adapters_of(variables, tower, i, config):
+    """The adapters of layer i by place; i counts from the first that has any.
+
+    LoRA's, under `changes`, are whole matrices by projection.
+    """
     found = {}
+    lora = variables.get("prompts", {}).get(tower, {}).get("lora", {})
+    if lora and 0 <= i < len(lora["A"]):
+        names = [{"q": "query", "k": "key", "v": "value"}[x] for x in config.lora_parts]
+        width = lora["A"].shape[2]
+        found["changes"] = {
+            name: lora["B"][i][n * width : (n + 1) * width] @ lora["A"][i]
+            for n, name in enumerate(names)
+        }
     flat = variables.get("prompts", {}).get(tower, {}).get("adapters", {})
     for name, value in flat.items():
         place, part = name.split(".", 1)
@@ -155,7 +173,7 @@ def encode_texts(size, config, variables, ids):
             count = table.shape[1]
             prompt = jnp.broadcast_to(table[i - first], (len(x), *table.shape[1:]))
             x = jnp.concatenate([prompt, x], axis=1)
-        beside = adapters_of(variables, "text", i - first)
+        beside = adapters_of(variables, "text", i - first, config)
         mask = causal(x.shape[1]) if tower_size.causal else None
         x = layer(x, weights, tower_size, mask, beside)[:, count:]
     ends = {"end": (full == size.eos_id).argmax(-1), "last": np.full(len(x), -1)}
@@ -274,7 +292,7 @@ def encode_video(size, config, variables, frames):
     length = x.shape[1]
     for i in range(layers):
         weights = layer_weights(tower, i, layers)
-        beside = adapters_of(variables, "vision", i - first)
+        beside = adapters_of(variables, "vision", i - first, config)
         enter = pre if i == 0 else (lambda x: x)
         prompts = []
         if i < split:

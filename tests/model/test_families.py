@@ -32,6 +32,7 @@ CONFIGS = {
     "all layers joint": PromptConfig(joint_length=2, split_layer=0),
     "adapter_attn": PromptConfig(adapter="attention", adapter_width=5),
     "adapter_ffn": PromptConfig(adapter="mlp", adapter_width=4),
+    "lora": PromptConfig(lora_rank=3),
 }
 # One program holds the most; the others repeat parts of it.
 QUICK = {"siglip": ("vop_fc",), "eva02": ("vop_f",)}

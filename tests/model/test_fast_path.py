@@ -64,6 +64,16 @@ CONFIGS = {
     "adapter_ffn": PromptConfig(
         adapter="mlp", adapter_width=4, joint_length=2, split_layer=2, first_layer=2
     ),
+    "lora": PromptConfig(lora_rank=3),
+    "vop_lora": PromptConfig(
+        text_length=2,
+        video_length=3,
+        joint_length=2,
+        split_layer=2,
+        lora_rank=2,
+        lora_parts="qv",
+        first_layer=2,
+    ),
     "all layers joint": PromptConfig(text_length=2, joint_length=3, split_layer=0),
     "everything, middle layers": PromptConfig(
         text_length=2,
@@ -115,6 +125,7 @@ SLOW = (
     "everything, middle layers",
     "all layers joint",
     "adapter_ffn",
+    "vop_lora",
     "lstm",
     "transformer",
 )

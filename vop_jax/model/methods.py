@@ -35,6 +35,7 @@ class Method:
         joint_layers: whether the last third of the layers attends jointly (F).
         adapter: the part of a layer that adapters run in parallel to, `attention` or
             `mlp`; empty means no adapters.
+        lora_rank: rank of the change of the query, key and value projections.
         about: one line that helps a user choose a method.
     """
 
@@ -45,6 +46,7 @@ class Method:
     context_length: int = 0
     joint_layers: bool = False
     adapter: str = ""
+    lora_rank: int = 0
     about: str = ""
 
     def prompt_config(self, layers: int, num_frames: int = 12) -> PromptConfig:
@@ -63,6 +65,7 @@ class Method:
             split_layer=layers - joint if joint else -1,
             num_frames=num_frames,
             adapter=self.adapter,
+            lora_rank=self.lora_rank,
         )
 
 
@@ -131,6 +134,14 @@ METHODS = {
         context_length=4,
         joint_layers=True,
         about="vop_c and vop_f combined, the paper's best",
+    ),
+    "lora": Method(
+        _PROMPTS,
+        lora_rank=8,
+        about="low-rank changes of queries, keys and values in both towers",
+    ),
+    "vop_lora": Method(
+        _PROMPTS, text_length=8, video_length=8, lora_rank=8, about="vop and lora"
     ),
 }
 

@@ -24,6 +24,8 @@ from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.layer_stack import run_layers
 from vop_jax.model.prompts.adapters import Adapters
 from vop_jax.model.prompts.config import PromptConfig
+from vop_jax.model.prompts.layer_plan import Source
+from vop_jax.model.prompts.lora import Lora
 from vop_jax.model.prompts.sources import TextPrompts, VideoPrompts, arrange
 
 
@@ -69,15 +71,23 @@ class _Tower(nn.Module):
             return self.param(name, initial)
         return self.get_variable("params", name)
 
-    def make_adapters(self, size: TowerSize) -> None:
-        """Declares `adapters`; None if the method has none."""
-        config = self.prompt_config
+    def make_beside(self, size: TowerSize) -> None:
+        """Declares `adapters` and `lora`; None where the method has none."""
+        config, width = self.prompt_config, size.width
         first, last = config.prompted(size.layers)
-        self.adapters = None
+        self.adapters = self.lora = None
         if config.adapter:
             self.adapters = Adapters(
-                config.adapter, last - first, size.width, config.adapter_width
+                config.adapter, last - first, width, config.adapter_width
             )
+        if config.lora_rank:
+            self.lora = Lora(config.lora_parts, last - first, width, config.lora_rank)
+
+    def beside(self, size: TowerSize) -> dict[str, Source]:
+        """What is added to the outputs of parts of the layers."""
+        first, _ = self.prompt_config.prompted(size.layers)
+        made = [x(first) for x in (self.adapters, self.lora) if x is not None]
+        return {part: source for sources in made for part, source in sources.items()}
 
     def norm(self, size: TowerSize, name: str) -> LayerNorm:
         """A LayerNorm of the tower's width."""
@@ -146,7 +156,7 @@ class VisionTower(_Tower):
         self.make_pooling()
         self.make_projection(size)
         self.prompts = VideoPrompts(self.prompt_config, size)
-        self.make_adapters(size)
+        self.make_beside(size)
 
     def make_pooling(self) -> None:
         """Declares `pooling`, if the tower pools its rows."""
@@ -247,7 +257,7 @@ class VisionTower(_Tower):
             self.layers,
             self.last_layer,
             tokens,
-            self.prompts.plan(self.ln_pre, self.adapters),
+            self.prompts.plan(self.ln_pre, self.beside(self.size.vision)),
             compute=self.compute,
             read=read if self.pooling is None else None,
             enter_joint=join,
@@ -287,7 +297,7 @@ class TextTower(_Tower):
         self.ln_final = self.norm(size, "ln_final")
         self.make_projection(size)
         self.prompts = TextPrompts(self.prompt_config, size)
-        self.make_adapters(size)
+        self.make_beside(size)
 
     def __call__(self, ids: Int[Array, "B N"]) -> Float[Array, "B E"]:
         """The embedding of each caption, not normalised, float32.
@@ -324,7 +334,7 @@ class TextTower(_Tower):
             self.layers,
             self.last_layer,
             tokens,
-            self.prompts(self.position_embedding, self.adapters),
+            self.prompts(self.position_embedding, self.beside(self.size.text)),
             compute=self.compute,
             mask=index[:, None] >= index if size.causal else None,
             read=lambda x: jnp.take_along_axis(x, end[:, None, None, None], axis=2),

@@ -128,7 +128,8 @@ class RunFolder:
         Args:
             config: the configuration as JSON values.
             free: fields that may differ, since they do not affect the result.
-            added: fields that an older run's file may lack -> the value it implies.
+            added: fields that an older run's file may lack, by their flat names -> the
+                value it implies.
 
         Raises:
             UserError: it holds another run, or it cannot be written.
@@ -136,11 +137,8 @@ class RunFolder:
         self.check_place()
         if not self.config.exists():
             return
-        kept = {**added, **self.read_config()}
-        config = json.loads(json.dumps(config))
-        if kept == config:
-            return
-        old, new = flat_fields(kept), flat_fields(config)
+        old = {**added, **flat_fields(self.read_config())}
+        new = flat_fields(json.loads(json.dumps(config)))
         differing = [
             f"{key} is {old.get(key)!r} there and {new.get(key)!r} here"
             for key in sorted(old.keys() | new.keys())

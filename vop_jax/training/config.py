@@ -14,7 +14,13 @@ from vop_jax.devices.config import MeshConfig
 from vop_jax.model.clip.families import known_size
 from vop_jax.model.compute import ATTENTIONS, DTYPES, REMATS, ComputeConfig
 from vop_jax.model.methods import Method, find_method
-from vop_jax.model.prompts.config import CMM_ROLES, CMMS, PLACES, PromptConfig
+from vop_jax.model.prompts.config import (
+    CMM_ROLES,
+    CMMS,
+    LORA_PARTS,
+    PLACES,
+    PromptConfig,
+)
 from vop_jax.model.prompts.text_layout import TEXT_LAYOUTS
 from vop_jax.optimization.config import LOSS_NAMES, MASKS, NAN_POLICIES, OptimizerConfig
 from vop_jax.runtime.run_folder import RunFolder, flat_fields
@@ -33,7 +39,12 @@ FREE_FIELDS = (
     *("compute.scan", "compute.remat", "compute.attention"),
 )
 # Fields that the config.json of older runs lacks -> the value those runs had.
-ADDED_FIELDS = {"mask_equal": "none", "loss": "auto"}
+ADDED_FIELDS = {
+    "mask_equal": "none",
+    "loss": "auto",
+    "prompts.lora_rank": 0,
+    "prompts.lora_parts": "qkv",
+}
 SHORT_FORM = ("method", "dataset", "backbone")
 # The fields that take one of a fixed set of values.
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -48,6 +59,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "prompts.cmm": CMMS,
     "prompts.cmm_role": CMM_ROLES,
     "prompts.adapter": ("", *PLACES),
+    "prompts.lora_parts": LORA_PARTS,
     "prompts.text_layout": TEXT_LAYOUTS,
 }
 T = TypeVar("T")
@@ -239,7 +251,10 @@ def as_begun(config: RunConfig, folder: RunFolder) -> RunConfig:
     old = {
         name: value
         for name, value in ADDED_FIELDS.items()
-        if name not in kept and getattr(config, name) == getattr(preset, name)
+        # Only these have a default that depends on the data set.
+        if "." not in name
+        and name not in kept
+        and getattr(config, name) == getattr(preset, name)
     }
     return dataclasses.replace(config, **old)
 

@@ -28,6 +28,7 @@ from vop_jax.weights.records import targets_of, to_names, to_tree
 from vop_jax.weights.tensors import open_safetensors, tensor_of
 
 FORMAT = 1
+_LORA = ("lora.vision.A", "lora.text.A")
 _ADAPTER = re.compile(r"adapters\.(vision|text)\.(attention|mlp)\.")
 # Start, a word, EOT.
 _SHORTEST_CAPTION = 3
@@ -40,7 +41,7 @@ class Tuned(NamedTuple):
         leaves: path in the variable tree -> array, of the trained leaves alone.
         metadata: `method`, `num_frames`, `split_layer`, `text_layout`,
             `backbone_sha256`; if they differ from the defaults also `first_layer`,
-            `cmm_role` and `renormalize_video`.
+            `cmm_role`, `lora_parts` and `renormalize_video`.
         prompts: the prompt configuration.
     """
 
@@ -69,6 +70,7 @@ def metadata_of(
     unusual = {
         "first_layer": (prompts.first_layer, 1),
         "cmm_role": (prompts.cmm_role, "prompts"),
+        "lora_parts": (prompts.lora_parts, "qkv"),
         "renormalize_video": (renormalize_video, False),
     }
     return {
@@ -84,8 +86,8 @@ def prompt_name(path: str) -> str:
     """The name in the file of a leaf of the collection `prompts`.
 
     Both towers have a module `prompts` whose names are unique, so the path before it is
-    dropped. Adapters have the same names in both towers, so their tower is part of the
-    name: `adapters.vision.attention.down.weight`.
+    dropped. Adapters and LoRA have the same names in both towers, so their tower is
+    part of the name: `adapters.vision.attention.down.weight`, `lora.text.A`.
     """
     _, tower, module, *names = path.split("/")
     return ".".join(names if module == "prompts" else [module, tower, *names])
@@ -235,7 +237,10 @@ def prompt_config(
         "video_prompts": (first - 1, split),
         "position_prompts": (first - 1, split),
         "joint_prompts": (max(first - 1, split), size.vision.layers),
-    } | {name: (first - 1, size.tower(name.split(".")[1]).layers) for name in downs}
+    } | {
+        name: (first - 1, size.tower(name.split(".")[1]).layers)
+        for name in (*downs, *_LORA)
+    }
     ends = {name: start + axis(name, 0) for name, (start, _) in spans.items()}
     cut = any(ends[name] < spans[name][1] for name in spans if name in shapes)
     last = max((ends[name] for name in spans if name in shapes), default=0)
@@ -256,6 +261,8 @@ def prompt_config(
         cmm_role=metadata.get("cmm_role", "prompts"),
         adapter=adapters[0].split(".")[2] if adapters else "",
         adapter_width=max((axis(name, 1) for name in downs), default=64),
+        lora_rank=max(axis(name, 1) for name in _LORA),
+        lora_parts=metadata.get("lora_parts", "qkv"),
     )
 
 
@@ -301,6 +308,7 @@ class Metadata(TypedDict):
     backbone_sha256: Annotated[str, Matches("^[0-9a-f]{64}$")] | None
     first_layer: NotRequired[Annotated[int, Ge(1), Le(1_024)]]
     cmm_role: NotRequired[Literal["prompts", "update_cls"]]
+    lora_parts: NotRequired[Literal["qkv", "q", "k", "v", "qk", "qv", "kv"]]
     renormalize_video: NotRequired[bool]
 
 

@@ -68,6 +68,11 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+# Part of a layer -> a function of its input, whose result is added to its output.
+Beside = Mapping[str, Callable[[Array], Array]]
+_NOTHING: Beside = {}
+
+
 class LayerNorm(nn.LayerNorm):
     """LayerNorm with float32 statistics computed in two passes."""
 
@@ -96,6 +101,7 @@ class Attention(nn.Module):
         prompts: Sequence[Array],
         mask: Bool[Array, "#B #G #H #R S"] | None,
         turns: tuple[Rotation, Rotation] | None = None,
+        beside: Beside = _NOTHING,
     ) -> Float[Array, "B G R D"]:
         """Attends; all inputs have passed the layer's first LayerNorm.
 
@@ -105,6 +111,7 @@ class Attention(nn.Module):
             prompts: further keys and values, as of `Block`.
             mask: which tokens each row may attend to.
             turns: the rotations of the rows' queries and of the tokens' keys.
+            beside: what is added to the output of a projection, as of `Block`.
         """
         heads, width = self.size.heads, self.size.width
         project = {
@@ -117,8 +124,12 @@ class Attention(nn.Module):
             for name in ("query", "key", "value")
         }
 
-        def projected(name: str, x: Array, rotation: Rotation | None = None) -> Array:
-            x = project[name](x)
+        def projected(
+            name: str, rows: Array, rotation: Rotation | None = None
+        ) -> Array:
+            x = project[name](rows)
+            if name in beside:
+                x = x + beside[name](rows).reshape(x.shape)
             x = x if rotation is None else turn(x, rotation)
             # Attention multiplies its rows again, in the dtype of all products.
             x = x.astype(self.precision.operands)
@@ -185,7 +196,7 @@ class Block(nn.Module):
         prompts: Sequence[Array] = (),
         mask: Bool[Array, "#B #G #H #R S"] | None = None,
         read: Callable[[Array], Array] | None = None,
-        beside: Mapping[str, Callable[[Array], Array]] | None = None,
+        beside: Beside = _NOTHING,
         rotation: Rotation | None = None,
     ) -> Float[Array, "B G R D"]:
         """Runs the layer.
@@ -196,15 +207,15 @@ class Block(nn.Module):
             mask: which tokens each row may attend to.
             read: picks the rows to compute, `[B, G, S, D] -> [B, G, R, D]`; None means
                 all. Only one row of the last layer is ever used.
-            beside: `attention` or `mlp` -> a function of that part's normalised input,
-                whose result is added to that part's output.
+            beside: part of the layer (`attention`, `mlp`, and within the attention
+                `query`, `key`, `value`) -> a function of that part's input, whose
+                result is added to that part's output.
             rotation: of each token of a frame, whose number divides S: a group may hold
                 several frames, and a token is turned by its place within its own.
 
         Returns:
             The layer's output for the rows that `read` picks.
         """
-        beside = beside or {}
         results = self.precision.results
         norm = LayerNorm(self.size.epsilon, dtype=results, name="ln_1")
         normed = norm(tokens)
@@ -219,6 +230,7 @@ class Block(nn.Module):
             [norm(group) for group in prompts],
             mask,
             None if rotation is None else _turns(rotation, tokens, read),
+            beside,
         )
         if "attention" in beside:
             onward = onward + beside["attention"](rows)

@@ -4,6 +4,7 @@ import jax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from vop_jax.model.prompts.layer_plan import Source
 from vop_jax.model.prompts.variables import added, constant, uniform
 
 
@@ -23,8 +24,15 @@ class Adapters(nn.Module):
     bottleneck: int
 
     @nn.compact
-    def __call__(self) -> dict[str, Array]:
-        """`down.weight [K, W, D]`, `down.bias`, `up.weight [K, D, W]`, `up.bias`."""
+    def __call__(self, first: int) -> dict[str, Source]:
+        """The source of what is added to the part's output.
+
+        Variables: `down.weight [K, W, D]`, `down.bias`, `up.weight [K, D, W]` and
+        `up.bias`.
+
+        Args:
+            first: the first layer with an adapter, counted from 0.
+        """
         count, width, narrow = self.layers, self.width, self.bottleneck
         # The up-projection starts at zero, so that training starts from CLIP itself.
         parts = {
@@ -33,10 +41,11 @@ class Adapters(nn.Module):
             "up.weight": ((width, narrow), constant(0.0)),
             "up.bias": ((width,), constant(0.0)),
         }
-        return {
+        weights = {
             name: added(self, f"{self.place}.{name}", (count, *shape), initial)
             for name, (shape, initial) in parts.items()
         }
+        return {self.place: Source(first, weights, adapt)}
 
 
 def adapt(

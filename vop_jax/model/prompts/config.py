@@ -13,6 +13,8 @@ CMMS = ("bilstm", "lstm", "transformer")
 CMM_ROLES = ("prompts", "update_cls")
 # The parts of a layer that an adapter can run in parallel to.
 PLACES = ("attention", "mlp")
+# The projections that LoRA can change (q, k, v), in the order of the rows of B.
+LORA_PARTS = ("qkv", "q", "k", "v", "qk", "qv", "kv")
 # Prompts of a layer, and more layers than any tower has.
 _LENGTHS, _LAYERS = Range(0, 4_096), 10_000
 _SIGNED = Range(-1_000, 1_000)
@@ -43,6 +45,8 @@ class PromptConfig:
         adapter: the part of a layer that adapters run in parallel to, `attention` or
             `mlp`; empty means no adapters.
         adapter_width: W, the width of the adapters' bottleneck.
+        lora_rank: r, the rank of LoRA's change of projections; 0 means no LoRA.
+        lora_parts: the projections that it changes, one of `LORA_PARTS`.
         prompt_std: standard deviation of the prompts' initial values.
         frame_position_std: standard deviation of the frame positional embedding's
             initial values.
@@ -65,6 +69,8 @@ class PromptConfig:
     cmm_role: str = "prompts"
     adapter: str = ""
     adapter_width: Annotated[int, Range(1, 65_536)] = 64
+    lora_rank: Annotated[int, Range(0, 4_096)] = 0
+    lora_parts: str = "qkv"
     prompt_std: Annotated[float, Range(0, 1_000)] = 0.02
     frame_position_std: Annotated[float, Range(0, 1_000)] = 0.02
     context_forget_bias: Annotated[float, _SIGNED] = 0.0

@@ -31,8 +31,8 @@ class Additions(NamedTuple):
         prompts: sources of prompts `[P, D]`, `[G, P, D]` or `[B, G, P, D]`, given the
             tokens `[B, G, S, D]` that enter a layer.
         updates: sources of replaced input tokens, given the layer's input tokens.
-        beside: part of a layer (`attention`, `mlp`) -> the source of what is added to
-            that part's output, given that part's normalised input.
+        beside: part of a layer (see `layers.Block`) -> the source of what is added to
+            that part's output, given that part's input.
     """
 
     prompts: tuple[Any, ...] = ()

@@ -11,8 +11,7 @@ Every variable lives in the collection `prompts`, under the name and in the layo
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +19,6 @@ from flax import linen as nn
 from jaxtyping import Array, Int
 
 from vop_jax.model.clip.sizes import TowerSize, VisionSize
-from vop_jax.model.prompts.adapters import Adapters, adapt
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.prompts.context import ContextTokens
 from vop_jax.model.prompts.layer_plan import Additions, Segment, Source, plan_layers
@@ -52,10 +50,6 @@ def _overwrite(slots: list[int], row: Array, tokens: Array) -> Array:
     return tokens.at[:, :, np.array(slots)].set(row.astype(tokens.dtype))
 
 
-def _beside(config: PromptConfig, adapters: Any, first: int) -> dict[str, Source]:
-    return {config.adapter: Source(first, adapters(), adapt)} if adapters else {}
-
-
 class _TowerPrompts(nn.Module):
     """What both towers' additions share: tables of prompts by layer."""
 
@@ -75,19 +69,19 @@ class TextPrompts(_TowerPrompts):
 
     @nn.compact
     def __call__(
-        self, positions: Array, adapters: Adapters | None = None
+        self, positions: Array, beside: Mapping[str, Source] = {}
     ) -> list[Segment]:
         """The layer plan of the text tower.
 
         Args:
             positions: the positional embedding `[context length, Dt]`, added to the
                 prompts of layer 1 if they are placed among the words.
-            adapters: the tower's.
+            beside: what is added to parts of the layers.
         """
         config, layers = self.config, self.size.layers
         first, last = config.prompted(layers)
         table = self.table("text_prompts", last - first, config.text_length)
-        additions = Additions(beside=_beside(config, adapters, first))
+        additions = Additions(beside=beside)
         slots = config.text_slots(len(positions))
         if table is not None and slots:
             if first == 0:
@@ -141,7 +135,7 @@ class VideoPrompts(_TowerPrompts):
             self.frame_positions = added(self, "frame_positions", shape, initial)
 
     def plan(
-        self, ln_pre: Callable[[Array], Array], adapters: Adapters | None = None
+        self, ln_pre: Callable[[Array], Array], beside: Mapping[str, Source] = {}
     ) -> list[Segment]:
         """The layer plan of the vision tower.
 
@@ -149,7 +143,7 @@ class VideoPrompts(_TowerPrompts):
             ln_pre: the tower's first LayerNorm. The stored prompts of layer 1 pass
                 through it together with the tokens, as in the authors' code; generated
                 prompts do not.
-            adapters: the tower's.
+            beside: what is added to parts of the layers.
         """
         config, layers = self.config, self.size.layers
         first, last = config.prompted(layers)
@@ -161,7 +155,6 @@ class VideoPrompts(_TowerPrompts):
                 found = [table.at[0].set(ln_pre(table[0])) for table in found]
             return tuple(Source(base, table, _as_it_stands) for table in found)
 
-        beside = _beside(config, adapters, first)
         per_frame = Additions(stored(first, self.shared, self.position), (), beside)
         if self.context is not None:
             kind, make = ROLES[config.cmm_role]

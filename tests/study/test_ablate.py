@@ -38,7 +38,9 @@ def test_every_cell_is_a_configuration(name, layers):
 def test_the_paper_has_all_methods():
     cells = STUDIES["table1"].cells(12)
     assert [cell.name for cell in cells] == list(METHODS)
-    assert all(cell.published for cell in cells)
+    # Methods after the paper have no figures in it.
+    since = {"lora", "vop_lora"}
+    assert {x.name for x in cells if not x.published} == since
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from vop_jax.weights.config_file import save_frames, save_size
 from vop_jax.weights.families import FAMILIES
 from vop_jax.weights.file_names import TUNED, WEIGHTS
 from vop_jax.weights.inferred_size import heads_of
+from vop_jax.weights.lora_merge import merge_lora
 from vop_jax.weights.modelscope_names import MODELSCOPE_PROMPTS
 from vop_jax.weights.packaged_tokenizer import (
     CLIP_VOCABULARY,
@@ -80,10 +81,21 @@ def convert(
             known = OFFICIAL.get(sha256)
             note = f", OpenAI's {known}" if known else ""
             say(f"{file}: sha256 {sha256}{note}")
+        source = _with_merged_lora(source)
         if source.assumed:
             warn(f"{path} does not say it, so it is assumed: {source.assumed}")
         _WRITERS[target](source, partial)
     say(f"{source.format} -> {target}: {output}")
+
+
+def _with_merged_lora(source: ClipSource) -> ClipSource:
+    """The source with LoRA's changes in its weights, which every code then runs."""
+    if not any(name.startswith("lora.") for name in source.added):
+        return source
+    metadata = dict(source.metadata)
+    parts, first = metadata.pop("lora_parts", "qkv"), metadata.get("first_layer", 1)
+    clip, added = merge_lora(source.clip, source.added, parts, first)
+    return source._replace(clip=clip, added=added, metadata=metadata)
 
 
 def _written(tensors: Mapping[str, Tensor], write: Callable[[Any], None]) -> None:

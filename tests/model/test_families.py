@@ -35,7 +35,7 @@ CONFIGS = {
     "lora": PromptConfig(lora_rank=3),
 }
 # One program holds the most; the others repeat parts of it.
-QUICK = {"siglip": ("vop_fc",), "eva02": ("vop_f",)}
+QUICK = {"siglip": ("vop_fc",)}
 CASES = [
     pytest.param(
         family,

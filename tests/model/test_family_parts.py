@@ -198,9 +198,8 @@ def test_the_kernel_for_long_sequences_gets_turned_rows(monkeypatch):
     assert np.abs(turned - still)[0, 0, [9, 19]].max(axis=(1, 2)).min() > 1e-2
 
 
-@pytest.mark.parametrize(
-    "remat", ["lean", pytest.param("full", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", ["lean", "full"])
 def test_remat_changes_nothing(remat):
     size, config = PE_CORE, JOINT
     variables = draw(size, config)

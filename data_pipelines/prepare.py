@@ -19,7 +19,7 @@ import importlib
 from typing import Any
 
 from data_pipelines.catalog.table import DATASETS
-from data_pipelines.console.arguments import Parser, local_path
+from data_pipelines.console.arguments import Parser, local_path, place
 from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.ranges import number
 from data_pipelines.console.terminal import quiet_libraries, say
@@ -57,6 +57,7 @@ def main() -> None:
     )
     add(
         "--backbone",
+        type=place,
         help="folder or name of the model that the frames are for, which says their "
         "size, resizing and filter (default: none, and OpenAI's CLIP's)",
     )

@@ -386,17 +386,15 @@ def _assemble(
     prompts = tuned.prompts if tuned else PromptConfig(num_frames=NUM_FRAMES)
     size = backbone.size
     renormalize = bool(metadata.get("renormalize_video", False))
+    longest = prompts.caption_length(size.context_length)
+    made = backbone, leaves, prompts, compute.dtype
     return Model(
         backbone=backbone,
         params=params,
         encoder=DualEncoder(size, prompts, compute, renormalize),
         variables=from_paths(flat),
-        tokenizer=load_tokenizer(
-            backbone.folder, size, prompts.caption_length(size.context_length)
-        ),
+        tokenizer=load_tokenizer(backbone.folder, size, longest),
         num_frames=prompts.num_frames,
         metadata=metadata,
-        fingerprint=fingerprint_of(
-            *(backbone, leaves, prompts, compute.dtype), renormalize=renormalize
-        ),
+        fingerprint=fingerprint_of(*made, renormalize=renormalize),
     )

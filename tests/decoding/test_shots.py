@@ -14,7 +14,7 @@ from written_films import write, write_frames, write_shots
 from data_pipelines.console.errors import UserError
 from data_pipelines.decoding import cuts, moments, shot_pass, shots
 from data_pipelines.decoding.frame_reader import KeptFrames
-from data_pipelines.decoding.images import resize_and_crop
+from data_pipelines.decoding.images import resize_frame
 from data_pipelines.decoding.moments import VideoEnd, decode_moments
 from data_pipelines.decoding.sampling import uniform_indices
 from data_pipelines.decoding.video_job import MomentsJob
@@ -38,7 +38,7 @@ def plainly(path):
         frames = list(container.decode(video=0))
     times = [frame.pts * frame.time_base for frame in frames]
     times.append(times[-1] + frames[-1].duration * frames[-1].time_base)
-    images = [resize_and_crop(x.to_ndarray(format="rgb24"), SIZE) for x in frames]
+    images = [resize_frame(x.to_ndarray(format="rgb24"), SIZE) for x in frames]
     return images, [time - times[0] for time in times]
 
 

@@ -27,7 +27,7 @@ PARSED_ALONE = {
     r"search serve": "ends when it is interrupted",
     r"gs://BUCKET": "needs a bucket",
     r"VIDEOS|FILES|msrvtt|--similarity|/path/": "needs data that is not shipped",
-    r"vit_b32|vit_l14|\.pt\b|clip-vit": "needs weights that are not shipped",
+    r"vit_b32|vit_l14|pe_core|siglip|\.pt\b|clip-vit": "needs weights not shipped",
     r"ablate|demo\.pretrain|benchmarks\.|configs/vop\.py($| |:method)": "takes long",
     r"vop\.json": "needs a second trained run",
     r"pod_plan": "needs libtpu",

@@ -131,7 +131,9 @@ def test_a_second_run_is_refused_and_a_killed_one_blocks_nobody(place):
         sent = time.monotonic()
         fourth.send_signal(signal.SIGINT)
         fourth.communicate(timeout=LIMIT)
-        assert fourth.returncode == 130
+        # Where the first has all but ended it, Python no longer handles the second,
+        # and the system ends the process: a shell calls that 130 as well.
+        assert fourth.returncode in (130, -signal.SIGINT)
         assert time.monotonic() - sent < 10
     finally:
         fourth.kill()

@@ -83,8 +83,16 @@ def check(place, says):
     ("status", "says"),
     [
         (404, "there is no such bucket; check its name$"),
-        (403, "denies access; allow the account to read and write the bucket$"),
-        (401, "does not accept the credentials; set AWS_ACCESS_KEY_ID and AWS_SEC"),
+        pytest.param(
+            403,
+            "denies access; allow the account to read and write the bucket$",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            401,
+            "does not accept the credentials; set AWS_ACCESS_KEY_ID and AWS_SEC",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_a_server_refuses(keys, refusing, monkeypatch, status, says):
@@ -92,6 +100,7 @@ def test_what_a_server_refuses(keys, refusing, monkeypatch, status, says):
     check("s3://bucket/videos.index", says)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there(keys, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

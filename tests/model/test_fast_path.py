@@ -120,6 +120,12 @@ def make(size, name, frames, lengths, seed=0):
 
 # Compiled for minutes and made of what the others hold already.
 SLOW = (
+    "clip",
+    "video only",
+    "text only",
+    "vop_p",
+    "update_cls",
+    "adapter_attn",
     "vop_c",
     "vop_fp",
     "everything, middle layers",

@@ -83,6 +83,7 @@ def test_forward(base, reference):
     assert base[1] / reference[1] <= 0.80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     # The way back scores anew, which among all frames of a video is half a hundredth.
     ("method", "bar"),

@@ -43,9 +43,14 @@ COUNTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def counted():
+    return count_methods(SIZES["vit_b32"], 12)
+
+
 @pytest.mark.parametrize("name", METHODS)
-def test_trainable_numbers(name):
-    counts = count_methods(SIZES["vit_b32"], 12)[name]
+def test_trainable_numbers(counted, name):
+    counts = counted[name]
     assert counts.trainable_parameters == COUNTS[name]
     # The paper's own arithmetic slips for F+C: 147,456 numbers.
     slip = 147_456 / 119_826_432 * 100 if name == "vop_fc" else 0
@@ -55,12 +60,11 @@ def test_trainable_numbers(name):
     assert counts.paper_percent - slip == pytest.approx(printed, abs=6e-4)
 
 
-def test_the_papers_rule():
-    counts = count_methods(SIZES["vit_b32"], 12)
-    assert counts["full"].paper_parameters == 119_826_432
-    assert counts["bias"].paper_parameters == 124_928
-    assert counts["partial"].paper_parameters == 7_680_512
-    assert counts["vop_fc"].paper_parameters == 14_269_440
+def test_the_papers_rule(counted):
+    assert counted["full"].paper_parameters == 119_826_432
+    assert counted["bias"].paper_parameters == 124_928
+    assert counted["partial"].paper_parameters == 7_680_512
+    assert counted["vop_fc"].paper_parameters == 14_269_440
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def test_auto_is_the_default():
     assert default_values()["compute"]["dtype"] == "auto"
 
 
+@pytest.mark.slow
 def test_a_run_in_bfloat16(data_dir, tmp_path, gains, monkeypatch):
     states = []
     save = loop.Checkpoints.save

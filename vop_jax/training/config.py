@@ -15,6 +15,7 @@ from vop_jax.model.clip.families import known_size
 from vop_jax.model.compute import ATTENTIONS, DTYPES, REMATS, ComputeConfig
 from vop_jax.model.methods import Method, find_method
 from vop_jax.model.prompts.config import (
+    ADDED_PROMPT_FIELDS,
     CMM_ROLES,
     CMMS,
     LORA_PARTS,
@@ -42,8 +43,7 @@ FREE_FIELDS = (
 ADDED_FIELDS = {
     "mask_equal": "none",
     "loss": "auto",
-    "prompts.lora_rank": 0,
-    "prompts.lora_parts": "qkv",
+    **{f"prompts.{name}": value for name, value in ADDED_PROMPT_FIELDS.items()},
 }
 SHORT_FORM = ("method", "dataset", "backbone")
 # The fields that take one of a fixed set of values.

@@ -1,12 +1,13 @@
 """Identifies what embeds videos: weights, configuration and frames."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 
 import numpy as np
 
 from vop_jax.model.clip.sizes import FrameRecipe
-from vop_jax.model.prompts.config import PromptConfig
+from vop_jax.model.prompts.config import ADDED_PROMPT_FIELDS, PromptConfig
 from vop_jax.weights.backbone import Backbone
 
 
@@ -27,9 +28,11 @@ def fingerprint_of(
         dtype: the compute dtype.
         renormalize: whether the mean over frames is normalised.
     """
-    # The same weights give other embeddings under another configuration.
-    parts = [backbone.sha256, str(prompts), str(renormalize)]
-    # What was the only choice once has no word: indexes from before it stay valid.
+    # The same weights give other embeddings under another configuration. What was the
+    # only choice once has no word: indexes from before it stay valid.
+    fields = dataclasses.asdict(prompts).items()
+    said = [f"{k}={v!r}" for k, v in fields if ADDED_PROMPT_FIELDS.get(k, ...) != v]
+    parts = [backbone.sha256, f"PromptConfig({', '.join(said)})", str(renormalize)]
     parts += [] if dtype == "float32" else [dtype]
     frames = backbone.size.frames
     parts += [] if frames == FrameRecipe() else [str(frames)]

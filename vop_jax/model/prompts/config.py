@@ -15,6 +15,8 @@ CMM_ROLES = ("prompts", "update_cls")
 PLACES = ("attention", "mlp")
 # The projections that LoRA can change (q, k, v), in the order of the rows of B.
 LORA_PARTS = ("qkv", "q", "k", "v", "qk", "qv", "kv")
+# Fields that older versions lacked -> the value that says what those did.
+ADDED_PROMPT_FIELDS = {"lora_rank": 0, "lora_parts": "qkv"}
 # Prompts of a layer, and more layers than any tower has.
 _LENGTHS, _LAYERS = Range(0, 4_096), 10_000
 _SIGNED = Range(-1_000, 1_000)

@@ -215,10 +215,9 @@ def _drawing(given: argparse.Namespace) -> dict[str, Any]:
     """The fields of an `Evaluation` that no metric depends on."""
     from vop_jax.scoring.comparison import read_ranks
 
-    if given.against:
-        # A file that cannot be read is reported before anything is computed.
-        read_ranks(given.against)
-    return {x: getattr(given, x) for x in ("resamples", "seed", "against")}
+    # A file that cannot be read is reported before anything is computed.
+    against = read_ranks(given.against) if given.against else None
+    return {"resamples": given.resamples, "seed": given.seed, "against": against}
 
 
 def model_evaluation(given: argparse.Namespace) -> "Evaluation":

@@ -76,20 +76,52 @@ def _samples(
         yield random.multinomial(clusters, even, size=size)
 
 
+class Clustered:
+    """A ranking with what the metrics of any choice of its clusters follow from.
+
+    Attributes:
+        names: of the K clusters, ascending.
+        ranks: float64.
+        cluster: of each rank, from 0 to K - 1.
+        sums: of each cluster, its ranks up to 1, 5 and 10, their sum, and their number.
+    """
+
+    def __init__(self, ranking: Ranking):
+        self.names, self.cluster = np.unique(
+            np.asarray(ranking.cluster), return_inverse=True
+        )
+        self.ranks = np.asarray(ranking.ranks, np.float64)
+        columns = [*(self.ranks <= k for k in (1, 5, 10)), self.ranks, None]
+        count = len(self.names)
+        self.sums: Float[np.ndarray, "K 5"] = np.stack(
+            [np.bincount(self.cluster, x, count) for x in columns], axis=1
+        )
+
+
+def summaries_of(
+    sums: Float[np.ndarray, "N 5"], medians: Float[np.ndarray, "N"]
+) -> Float[np.ndarray, "N 5"]:
+    """`metrics.summary` of choices of clusters, in its order.
+
+    Args:
+        sums: of the chosen clusters, as of `Clustered`. They are sums of whole and half
+            numbers: exact in float64, in any order.
+        medians: of the ranks.
+    """
+    *recalled, total, count = sums.T
+    recalls = [100 * reached / count for reached in recalled]
+    return np.stack([*recalls, medians, total / count], axis=1)
+
+
 class _Sorted:
     """A ranking in the order of its ranks, with what a sample's metrics follow from."""
 
     def __init__(self, ranking: Ranking):
-        names, cluster = np.unique(np.asarray(ranking.cluster), return_inverse=True)
+        clustered = Clustered(ranking)
         order = np.argsort(ranking.ranks, kind="stable")
-        self.clusters = len(names)
-        self._ranks = np.asarray(ranking.ranks, np.float64)[order]
-        self._cluster = cluster[order]
-        # Of each cluster: its ranks up to 1, 5 and 10, their sum, and their number.
-        columns = [*(self._ranks <= k for k in (1, 5, 10)), self._ranks, None]
-        self._sums = np.stack(
-            [np.bincount(self._cluster, x, self.clusters) for x in columns], axis=1
-        )
+        self.clusters = len(clustered.names)
+        self._ranks, self._cluster = clustered.ranks[order], clustered.cluster[order]
+        self._sums = clustered.sums
 
     def summaries(self, times: Int[np.ndarray, "R K"]) -> Float[np.ndarray, "R 5"]:
         """`metrics.summary` of samples, in its order.
@@ -97,14 +129,12 @@ class _Sorted:
         Args:
             times: how often a sample draws each cluster, and with it each of its ranks.
         """
-        # Sums of whole and half numbers: exact in float64, in any order.
-        *recalled, sums, totals = (times @ self._sums).T
-        recalls = [100 * reached / totals for reached in recalled]
-        median = [
+        sums = times @ self._sums
+        medians = [
             self._median(row, int(total))
-            for row, total in zip(times, totals, strict=True)
+            for row, total in zip(times, sums[:, -1], strict=True)
         ]
-        return np.stack([*recalls, np.array(median), sums / totals], axis=1)
+        return summaries_of(sums, np.array(medians))
 
     def _median(self, times: Int[np.ndarray, "K"], total: int) -> float:
         """The middle one of `total` ranks, or the mean of the middle two."""

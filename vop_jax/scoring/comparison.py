@@ -1,7 +1,7 @@
 """Compares an evaluation with the ranks of another model on the same queries."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 from annotated_types import Ge
@@ -37,29 +37,41 @@ class RanksFile(_Required, total=False):
     v2t_best_caption: _Ranks
 
 
-def read_ranks(path: Path) -> RanksFile:
-    """The ranks of another model, as `evaluate --ranks` wrote them.
+class OtherRanks(NamedTuple):
+    """The ranks of another model.
+
+    Attributes:
+        where: names their file.
+        content: what it holds.
+    """
+
+    where: str
+    content: RanksFile
+
+
+def read_ranks(path: Path) -> OtherRanks:
+    """Reads the ranks of another model, as `evaluate --ranks` wrote them.
 
     Raises:
         UserError: the file cannot be read, or is of another form.
     """
-    return read_described(path, RanksFile, largest=LARGEST_ANNOTATIONS)
+    content = read_described(path, RanksFile, largest=LARGEST_ANNOTATIONS)
+    return OtherRanks(str(path), content)
 
 
 def compare(
-    evaluation: "Evaluation", other: RanksFile, where: str
+    evaluation: "Evaluation", against: OtherRanks
 ) -> dict[str, dict[str, Difference]]:
     """The differences of all metrics by direction, see `permutation_test`.
 
     Args:
         evaluation: of the one model.
-        other: the ranks of the other one.
-        where: names the file in an error.
+        against: the ranks of the other one.
 
     Raises:
         UserError: the other model answered other queries, or ties count otherwise.
     """
-    own = evaluation.ranks_as_json()
+    own, (where, other) = evaluation.ranks_as_json(), against
     if other["ties"] != own["ties"]:
         raise UserError(
             f"{where} counts ties as {other['ties'][:40]!r}, this evaluation as "

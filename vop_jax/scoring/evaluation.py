@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ from vop_jax.scoring.bootstrap import (
     Ranking,
     bootstrap_intervals,
 )
-from vop_jax.scoring.comparison import as_json, compare, read_ranks, show
+from vop_jax.scoring.comparison import OtherRanks, as_json, compare, show
 from vop_jax.scoring.counts import Counts, count_corrected
 from vop_jax.scoring.event_order import ORDERS
 from vop_jax.scoring.hub_corrections import Correction, dual_softmax, querybank_norm
@@ -80,7 +79,7 @@ class Evaluation:
         beta: of QB-Norm.
         resamples: number of bootstrap samples, and of permutations.
         seed: of the bootstrap samples, and of the permutations.
-        against: the file with the ranks of another model, see `comparison`.
+        against: the ranks of another model to compare with.
     """
 
     title: str
@@ -97,7 +96,7 @@ class Evaluation:
     beta: float = 20.0
     resamples: int = 1000
     seed: int = 0
-    against: Path | None = None
+    against: OtherRanks | None = None
 
     @cached_property
     def ways(self) -> dict[str, Direction]:
@@ -134,7 +133,7 @@ class Evaluation:
         """The differences to the other model's metrics, if there is one."""
         if self.against is None:
             return {}
-        return compare(self, read_ranks(self.against), str(self.against))
+        return compare(self, self.against)
 
     def as_json(self) -> dict[str, Any]:
         """All metrics as JSON values."""
@@ -199,13 +198,13 @@ class Evaluation:
             ]
             tied = ", ".join(f"{count} {way}" for way, count in self.tied.items())
             table(f"tied queries: {tied}", columns, rows)
-        if compared:
-            show(compared, str(self.against))
+        if self.against is not None:
+            show(compared, self.against.where)
 
     def _compared_as_json(self) -> dict[str, Any]:
-        if not self.compared:
+        if self.against is None:
             return {}
-        return {"against": as_json(self.compared, self, str(self.against))}
+        return {"against": as_json(self.compared, self, self.against.where)}
 
     def _show_orders(self) -> None:
         rows = [

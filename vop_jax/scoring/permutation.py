@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vop_jax.scoring.bootstrap import Ranking
+from vop_jax.scoring.bootstrap import Clustered, Ranking, summaries_of
 from vop_jax.scoring.metrics import summary
 
 # Values per block: some tens of MB, however many queries there are.
@@ -48,14 +48,14 @@ def permutation_test(
     Raises:
         ValueError: the clusters are not the same.
     """
-    clusters, others = (np.unique(np.asarray(x.cluster)) for x in (first, second))
-    if not np.array_equal(clusters, others):
+    models = Clustered(first), Clustered(second)
+    if not np.array_equal(models[0].names, models[1].names):
         raise ValueError("the rankings are of other clusters of queries")
-    models = _Swapped(first, second)
-    observed = models.differences(np.zeros((1, len(clusters)), bool))[0]
+    clusters = len(models[0].names)
+    observed = _differences(*models, np.zeros((1, clusters), bool))[0]
     reached = np.zeros(len(observed), np.int64)
-    for swaps in _draws(len(clusters), permutations, seed):
-        found = models.differences(swaps)
+    for swaps in _draws(clusters, permutations, seed):
+        found = _differences(*models, swaps)
         reached += (np.abs(found) >= np.abs(observed) - _ROUNDING).sum(axis=0)
     p = (1 + reached) / (1 + permutations)
     return {
@@ -75,38 +75,21 @@ def _draws(
         yield random.integers(0, 2, (size, clusters), np.uint8).astype(bool)
 
 
-class _Swapped:
-    """The ranks of two models, of which clusters are swapped."""
+def _differences(
+    first: Clustered, second: Clustered, swaps: Bool[np.ndarray, "N K"]
+) -> Float[np.ndarray, "N 5"]:
+    """`metrics.summary` of the first minus that of the second, after swaps."""
+    return _summaries(first, second, swaps) - _summaries(first, second, ~swaps)
 
-    def __init__(self, *rankings: Ranking):
-        self._ranks, self._cluster, self._sums = [], [], []
-        for ranking in rankings:
-            names, cluster = np.unique(np.asarray(ranking.cluster), return_inverse=True)
-            ranks = np.asarray(ranking.ranks, np.float64)
-            columns = [*(ranks <= k for k in (1, 5, 10)), ranks, None]
-            sums = [np.bincount(cluster, x, len(names)) for x in columns]
-            self._ranks.append(ranks)
-            self._cluster.append(cluster)
-            self._sums.append(np.stack(sums, axis=1))
 
-    def differences(self, swaps: Bool[np.ndarray, "N K"]) -> Float[np.ndarray, "N 5"]:
-        """`metrics.summary` of the first minus that of the second, after swaps."""
-        own, other = self._summaries(swaps), self._summaries(~swaps)
-        return own - other
-
-    def _summaries(self, swaps: Bool[np.ndarray, "N K"]) -> Float[np.ndarray, "N 5"]:
-        """`metrics.summary` of the first, with the second's ranks where it swaps."""
-        first, second = self._sums
-        # Sums of whole and half numbers: exact in float64, in any order.
-        sums = first.sum(axis=0) + swaps @ (second - first)
-        *recalled, total, count = sums.T
-        recalls = [100 * x / count for x in recalled]
-        return np.stack([*recalls, self._medians(swaps), total / count], axis=1)
-
-    def _medians(self, swaps: Bool[np.ndarray, "N K"]) -> Float[np.ndarray, "N"]:
-        found = np.empty(len(swaps))
-        for place, row in enumerate(swaps):
-            kept = self._ranks[0][~row[self._cluster[0]]]
-            taken = self._ranks[1][row[self._cluster[1]]]
-            found[place] = np.median(np.concatenate([kept, taken]))
-        return found
+def _summaries(
+    first: Clustered, second: Clustered, swaps: Bool[np.ndarray, "N K"]
+) -> Float[np.ndarray, "N 5"]:
+    """`metrics.summary` of the first, with the second's ranks where it swaps."""
+    sums = first.sums.sum(axis=0) + swaps @ (second.sums - first.sums)
+    medians = np.empty(len(swaps))
+    for place, row in enumerate(swaps):
+        kept = first.ranks[~row[first.cluster]]
+        taken = second.ranks[row[second.cluster]]
+        medians[place] = np.median(np.concatenate([kept, taken]))
+    return summaries_of(sums, medians)

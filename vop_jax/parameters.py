@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags
 
 from data_pipelines.console.terminal import say, table
-from vop_jax.model.clip.families import SIZES, known_size
+from vop_jax.model.clip.families import SIZES
 from vop_jax.training.command_line import run_command
 
 # The percentages in Table 1 of the paper.
@@ -45,12 +45,11 @@ def run_parameters(given: Any) -> None:
     from vop_jax.model.counts import count_methods
     from vop_jax.model.methods import METHODS
     from vop_jax.training.config import check_config
-    from vop_jax.weights.config_file import load_size
 
     size, num_frames = SIZES["vit_b32"], 12
     if given.config is not None:
         config = check_config(given.config.to_dict())
-        size = known_size(config.backbone) or load_size(config.backbone_folder)
+        size = config.backbone_size()
         num_frames = config.num_frames
     counts = count_methods(size, num_frames)
     if given.json:

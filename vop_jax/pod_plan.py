@@ -38,18 +38,16 @@ def run_pod_plan(given: Any) -> None:
     # A program for chips that are not there can be stored, but not loaded again.
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     from vop_jax.devices.mesh import make_mesh
-    from vop_jax.model.clip.families import known_size
     from vop_jax.plan.programs import RunPrograms
     from vop_jax.plan.report import make_report, show
     from vop_jax.plan.topology import find_topology
     from vop_jax.training.config import check_config
     from vop_jax.training.preflight import check_backbone
-    from vop_jax.weights.config_file import load_size
 
     config = check_config(given.config.to_dict())
     topology = find_topology(given.topology)
     mesh = make_mesh(config.mesh, topology.devices)
-    size = known_size(config.backbone) or load_size(config.backbone_folder)
+    size = config.backbone_size()
     check_backbone(config, size)
     programs = RunPrograms(config, size, mesh, given.caption_tokens)
     report = make_report(

@@ -10,6 +10,7 @@ import safetensors.numpy
 
 from data_pipelines.console.errors import UserError
 from vop_jax.model.clip.families import SIZES
+from vop_jax.model.prompts.config import LORA_PARTS
 from vop_jax.model.prompts.sources import ROLES
 from vop_jax.model.prompts.text_layout import TEXT_LAYOUTS
 from vop_jax.weights.tuned import Metadata, load_tuned, save_tuned
@@ -106,6 +107,7 @@ def test_the_words_of_the_metadata_are_those_of_the_code():
     hints = typing.get_type_hints(Metadata)
     assert typing.get_args(hints["text_layout"]) == TEXT_LAYOUTS
     assert typing.get_args(hints["cmm_role"]) == tuple(ROLES)
+    assert typing.get_args(hints["lora_parts"]) == LORA_PARTS
 
 
 @pytest.mark.parametrize(

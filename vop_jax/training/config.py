@@ -12,6 +12,7 @@ from data_pipelines.console.ranges import SEEDS, Range, check_ranges
 from data_pipelines.feeding.augmentation import Augmentation
 from vop_jax.devices.config import MeshConfig
 from vop_jax.model.clip.families import known_size
+from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.compute import ATTENTIONS, DTYPES, REMATS, ComputeConfig
 from vop_jax.model.methods import Method, find_method
 from vop_jax.model.prompts.config import (
@@ -173,6 +174,14 @@ class RunConfig:
                 f"--config=configs/vop.py:dataset={self.dataset},backbone=FOLDER"
             )
         return BACKBONE if self.backbone == "demo" else find_folder(self.backbone)
+
+    def backbone_size(self) -> ClipSize:
+        """The description of the backbone, by its name or from its folder.
+
+        Raises:
+            UserError: as `backbone_folder`, or the folder's files are damaged.
+        """
+        return known_size(self.backbone) or load_size(self.backbone_folder)
 
     def with_dtype(self, dtype: str) -> "RunConfig":
         """The same configuration in another compute dtype."""

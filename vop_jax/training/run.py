@@ -20,7 +20,6 @@ from data_pipelines.feeding.split import held_out_count, split_sizes
 from data_pipelines.preparing.prepare import prepared_path
 from data_pipelines.text.buckets import BUCKETS
 from vop_jax.devices.mesh import check_batch, make_mesh, put_tree
-from vop_jax.model.clip.families import known_size
 from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.compute import DTYPES
 from vop_jax.model.dual_encoder import DualEncoder
@@ -236,7 +235,7 @@ def _with_dtype(config: RunConfig, mesh: Mesh) -> RunConfig:
     """The configuration with a compute dtype of `auto` resolved for the devices."""
     if config.compute.dtype != "auto":
         return config
-    size = known_size(config.backbone) or load_size(config.backbone_folder)
+    size = config.backbone_size()
     dtype = config.compute.with_dtype(mesh.devices.flat[0], size).dtype
     # Hosts with unlike CPUs still compute alike.
     return config.with_dtype(DTYPES[from_main(DTYPES.index(dtype))])

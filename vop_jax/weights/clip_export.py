@@ -12,6 +12,7 @@ import numpy as np
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.terminal import progress, say, warn
+from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.runtime.files import write_atomically
 from vop_jax.runtime.new_folder import new_folder
 from vop_jax.weights.backbone import file_sha256
@@ -93,7 +94,8 @@ def _with_merged_lora(source: ClipSource) -> ClipSource:
     if not any(name.startswith("lora.") for name in source.added):
         return source
     metadata = dict(source.metadata)
-    parts, first = metadata.pop("lora_parts", "qkv"), metadata.get("first_layer", 1)
+    parts = metadata.pop("lora_parts", PromptConfig.lora_parts)
+    first = metadata.get("first_layer", PromptConfig.first_layer)
     clip, added = merge_lora(source.clip, source.added, parts, first)
     return source._replace(clip=clip, added=added, metadata=metadata)
 

@@ -70,7 +70,7 @@ def metadata_of(
     unusual = {
         "first_layer": (prompts.first_layer, 1),
         "cmm_role": (prompts.cmm_role, "prompts"),
-        "lora_parts": (prompts.lora_parts, "qkv"),
+        "lora_parts": (prompts.lora_parts, PromptConfig.lora_parts),
         "renormalize_video": (renormalize_video, False),
     }
     return {
@@ -262,7 +262,7 @@ def prompt_config(
         adapter=adapters[0].split(".")[2] if adapters else "",
         adapter_width=max((axis(name, 1) for name in downs), default=64),
         lora_rank=max(axis(name, 1) for name in _LORA),
-        lora_parts=metadata.get("lora_parts", "qkv"),
+        lora_parts=metadata.get("lora_parts", PromptConfig.lora_parts),
     )
 
 

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import odd_films
 import pytest
-from moment_rule import edges_by_definition
+from moment_rule import edges_by_definition, frames_and_times
 from written_films import write
 
 from data_pipelines.decoding import frame_reader, moments
@@ -33,20 +33,9 @@ def read(path, count=4, seconds=1.0, **options):
     return moments, end
 
 
-def plainly(path):
-    """Every frame, and its time in seconds after the first; then the end."""
-    with av.open(str(path)) as container:
-        frames = list(container.decode(video=0))
-    times = [frame.pts * frame.time_base for frame in frames]
-    last = frames[-1]
-    times.append(times[-1] + last.duration * last.time_base)
-    images = [x.to_ndarray(format="rgb24") for x in frames]
-    return images, [time - times[0] for time in times]
-
-
 def check(path, count=4, seconds=1.0, edges=None):
     """Compares the moments of a file; returns them and its end."""
-    images, times = plainly(path)
+    images, times = frames_and_times(path)
     edges = edges or edges_by_definition(times, seconds)
     moments, end = read(path, count, seconds)
     assert len(moments) == len(edges) - 1

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import odd_films
 import pytest
-from moment_rule import edges_of_shots
+from moment_rule import edges_of_shots, frames_and_times
 from written_films import write, write_frames, write_shots
 
 from data_pipelines.console.errors import UserError
@@ -32,19 +32,9 @@ def read(path, count=4, seconds=2.0, **options):
     return found, end
 
 
-def plainly(path):
-    """Every frame, and its time in seconds after the first; then the end."""
-    with av.open(str(path)) as container:
-        frames = list(container.decode(video=0))
-    times = [frame.pts * frame.time_base for frame in frames]
-    times.append(times[-1] + frames[-1].duration * frames[-1].time_base)
-    images = [resize_frame(x.to_ndarray(format="rgb24"), SIZE) for x in frames]
-    return images, [time - times[0] for time in times]
-
-
 def check(path, begins, seconds=2.0, count=4):
     """Compares the moments of a film whose shots begin at these frames."""
-    images, times = plainly(path)
+    images, times = frames_and_times(path)
     edges = edges_of_shots(times, begins, seconds)
     found, end = read(path, count, seconds)
     assert [(x.start, x.end) for x in found] == [
@@ -52,6 +42,7 @@ def check(path, begins, seconds=2.0, count=4):
     ]
     for moment, (a, b) in zip(found, itertools.pairwise(edges), strict=True):
         wanted = [images[a + i] for i in uniform_indices(b - a, count)]
+        wanted = [resize_frame(image, SIZE) for image in wanted]
         np.testing.assert_array_equal(moment.frames, wanted)
     assert (end.status, end.message, end.duration) == ("", "", float(times[-1]))
     return edges

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from films import custom_set
+from preparations import InProcess
 
 from data_pipelines.console.errors import UserError
-from data_pipelines.decoding.video_job import do_job
 from data_pipelines.feeding.augmentation import Augmentation
 from data_pipelines.feeding.feed import TrainFeed, evaluation_batches
 from data_pipelines.feeding.loading import load_data
@@ -16,15 +16,6 @@ from data_pipelines.feeding.split import hold_out, load_split
 from data_pipelines.preparing import prepare as module
 
 FRAMES, VIDEOS = 4, 9
-
-
-class InProcess:
-    def __init__(self, *_):
-        pass
-
-    def run(self, jobs):
-        for job in jobs:
-            yield job, do_job(job)
 
 
 @pytest.fixture(scope="module")

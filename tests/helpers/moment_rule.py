@@ -3,6 +3,18 @@
 import itertools
 from fractions import Fraction
 
+import av
+
+
+def frames_and_times(path):
+    """Every frame, and its time in seconds after the first; then the end."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    times = [frame.pts * frame.time_base for frame in frames]
+    times.append(times[-1] + frames[-1].duration * frames[-1].time_base)
+    images = [frame.to_ndarray(format="rgb24") for frame in frames]
+    return images, [time - times[0] for time in times]
+
 
 def edges_by_definition(times, seconds):
     """The frame that is on display at each edge of equal windows, every one once."""

@@ -9,21 +9,16 @@ from pathlib import Path
 import published
 import pytest
 from films import custom_set, film
+from preparations import InProcess
 
 from data_pipelines.catalog.table import DATASETS
 from data_pipelines.console.errors import UserError
-from data_pipelines.decoding.video_job import Result, do_job
+from data_pipelines.decoding.video_job import Result
 from data_pipelines.doctor import main
 from data_pipelines.preparing.diagnosis import diagnose
 
 # There is none for Python 3.13.
 TOKENIZER = importlib.util.find_spec("instant_clip_tokenizer") is not None
-
-
-class InProcess:
-    def run(self, jobs):
-        for job in jobs:
-            yield job, do_job(job)
 
 
 class Trusting:

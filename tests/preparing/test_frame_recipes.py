@@ -1,18 +1,15 @@
 """Shards have the frames that a backbone wants, or are refused in one line."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from films import custom_set
+from preparations import InProcess, prepare_command
 from small_clip import SMALL, folder_of
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.decoding.resizing import Resizing
-from data_pipelines.decoding.video_job import do_job
 from data_pipelines.feeding.loading import find_prepared, load_data
 from data_pipelines.preparing import prepare as module
 from data_pipelines.preparing.provenance import FILE, read_provenance
@@ -20,28 +17,6 @@ from vop_jax.weights.frame_recipes import prepared_frames
 from vop_jax.weights.preprocessing import FRAMES
 
 SQUASH = Resizing("squash", "bilinear")
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "data_pipelines.prepare", *arguments],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-class InProcess:
-    """Does the work here, which needs no processes."""
-
-    def __init__(self, *_):
-        pass
-
-    def run(self, jobs):
-        for job in jobs:
-            yield job, do_job(job)
 
 
 @pytest.fixture
@@ -129,7 +104,7 @@ def test_the_command_asks_the_backbone(source, squashing):
         *(f"--annotations={source / 'rows.csv'}", f"--output={source / 'out'}"),
         f"--backbone={squashing}",
     )
-    done = run(*arguments, "--workers=2")
+    done = prepare_command(*arguments, "--workers=2")
     assert done.returncode == 0, done.stderr
     assert f"{source / 'out' / '2x32-squash-bilinear' / 'custom'}" in done.stdout
     for flag, own in (
@@ -137,7 +112,7 @@ def test_the_command_asks_the_backbone(source, squashing):
         ("--filter=bicubic", "bilinear"),
         ("--image_size=224", "32"),
     ):
-        done = run(*arguments, flag)
+        done = prepare_command(*arguments, flag)
         assert done.returncode == 2
         assert f"{flag}, but {squashing} wants {own}" in done.stderr
         assert done.stderr.count("\n") == 1

@@ -15,11 +15,11 @@ import odd_films
 import pytest
 from films import custom_set, film
 from PIL import Image
+from preparations import InProcess
 from written_films import decode_all
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.decoding.images import resize_frame
-from data_pipelines.decoding.video_job import do_job
 from data_pipelines.decoding.workers import Workers
 from data_pipelines.feeding.split import load_split
 from data_pipelines.preparing import prepare as module
@@ -31,18 +31,6 @@ SPLITS = ("train", "validation", "test")
 @pytest.fixture
 def source(tmp_path):
     return custom_set(tmp_path)
-
-
-class InProcess:
-    """Does the work here, which needs no processes, and counts it."""
-
-    def __init__(self, *_):
-        self.done = []
-
-    def run(self, jobs):
-        for job in jobs:
-            self.done.append(Path(job.video).name)
-            yield job, do_job(job)
 
 
 @pytest.fixture(autouse=True)

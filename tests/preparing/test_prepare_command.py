@@ -1,22 +1,8 @@
 """The command that prepares a data set, in processes of its own."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from films import custom_set
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "data_pipelines.prepare", *arguments],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+from preparations import prepare_command
 
 
 @pytest.mark.parametrize(
@@ -36,7 +22,7 @@ def run(*arguments):
     ],
 )
 def test_mistakes_are_one_line(arguments, says):
-    done = run(*arguments)
+    done = prepare_command(*arguments)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert says in done.stderr
@@ -44,7 +30,7 @@ def test_mistakes_are_one_line(arguments, says):
 
 def test_the_command(tmp_path):
     source = custom_set(tmp_path)
-    done = run(
+    done = prepare_command(
         "--dataset=custom",
         f"--videos={source / 'videos'}",
         f"--annotations={source / 'rows.csv'}",

@@ -7,9 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from vop_jax.devices.config import MeshConfig
+from vop_jax.devices.mesh import make_mesh, put_batch, put_tree
 from vop_jax.model.clip.sizes import ClipSize, TextSize, VisionSize
+from vop_jax.model.dual_encoder import DualEncoder
+from vop_jax.model.methods import METHODS
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.shapes import abstract_variables
+from vop_jax.model.trained import select, trained_mask
+from vop_jax.optimization.train_step import make_loss_and_gradient, merge
 
 SIZE = ClipSize(
     vision=VisionSize(32, 3, 2, 64),
@@ -78,3 +83,39 @@ def problem(method, batch=8, size=SIZE):
     ids = np.concatenate([words, np.full((batch, 1), size.eos_id)], axis=1)
     frames = rng.integers(0, 256, (batch, 3, 16, 16, 3), np.uint8)
     return variables, {"frames": frames, "text_ids": ids.astype(np.int32)}
+
+
+def halves(variables):
+    """The trained and the frozen part, by the rules of `vop`."""
+    mask = trained_mask(variables, METHODS["vop"].trained)
+    return [select(variables, mask, trained=x) for x in (True, False)]
+
+
+def feature_gradients(variables, batch, size=SIZE):
+    """The features of `vop`, and what pulls their gradients back to the prompts."""
+    trainable, frozen = halves(variables)
+    model = DualEncoder(size, PROMPTS["vop"])
+
+    def encode(trainable):
+        out = model.apply(merge(trainable, frozen), batch["frames"], batch["text_ids"])
+        return out[:2]
+
+    return jax.vjp(jax.jit(encode), trainable)
+
+
+def lower(variables, batch, layout, size=SIZE, **options):
+    """The step's gradient on a mesh of fake devices, not yet compiled; its inputs."""
+    mesh = make_mesh(layout, jax.devices()[: layout.data * layout.fsdp])
+    trees = [put_tree(mesh, tree) for tree in halves(variables)]
+    model = DualEncoder(size, PROMPTS["vop"])
+    function = jax.jit(make_loss_and_gradient(model, mesh, **options))
+    arguments = (*trees, put_batch(mesh, batch))
+    return function.lower(*arguments), arguments
+
+
+def assert_close(gradient, wanted):
+    """Every leaf to 1e-5 of the whole gradient's norm."""
+    whole = np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(wanted)))
+    pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True)
+    for ours, theirs in pairs:
+        assert np.linalg.norm(ours - theirs) <= 1e-5 * whole

@@ -7,21 +7,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from step_problem import ONE, PROMPTS, SIZE, problem
+from step_problem import (
+    ONE,
+    SIZE,
+    assert_close,
+    feature_gradients,
+    lower,
+    problem,
+)
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.decoding.images import encode_jpeg
 from data_pipelines.feeding.feed import TrainFeed
 from data_pipelines.feeding.split import MemoryFrames, Split
 from vop_jax.devices.config import MeshConfig
-from vop_jax.devices.mesh import make_mesh, put_batch, put_tree
+from vop_jax.devices.mesh import make_mesh
 from vop_jax.model.clip.families import SIZES
-from vop_jax.model.dual_encoder import DualEncoder
-from vop_jax.model.methods import METHODS
-from vop_jax.model.trained import select, trained_mask
 from vop_jax.optimization.config import MASKS
 from vop_jax.optimization.losses import contrastive_loss
-from vop_jax.optimization.train_step import make_loss_and_gradient, merge
 from vop_jax.plan import programs as planning
 from vop_jax.plan.collectives import count_collectives
 from vop_jax.runtime.run_folder import RunFolder
@@ -103,34 +106,19 @@ def test_a_batch_of_one_video_has_no_negatives(chunk):
     np.testing.assert_allclose(gradient, 0, atol=1e-6)
 
 
-def lower(batch_identity, layout, **options):
-    """The step's gradient on a mesh of fake devices, not yet compiled; its inputs."""
+def lower_masked(batch_identity, layout, **options):
+    """`lower` with the ids of a batch's rows, or without."""
     variables, batch = problem("vop")
     if batch_identity is not None:
         batch["identity"] = batch_identity
-    mesh = make_mesh(layout, jax.devices()[: layout.data * layout.fsdp])
-    mask = trained_mask(variables, METHODS["vop"].trained)
-    trees = [put_tree(mesh, select(variables, mask, trained=x)) for x in (True, False)]
-    model = DualEncoder(SIZE, PROMPTS["vop"])
-    function = jax.jit(make_loss_and_gradient(model, mesh, **options))
-    arguments = (*trees, put_batch(mesh, batch))
-    return function.lower(*arguments), arguments
+    return lower(variables, batch, layout, **options)
 
 
 @pytest.fixture(scope="module")
 def reference():
     """By mode: the gradient of the prompts through the loops' gradient of features."""
     variables, batch = problem("vop")
-    mask = trained_mask(variables, METHODS["vop"].trained)
-    trainable = select(variables, mask, trained=True)
-    frozen = select(variables, mask, trained=False)
-    model = DualEncoder(SIZE, PROMPTS["vop"])
-
-    def encode(trainable):
-        out = model.apply(merge(trainable, frozen), batch["frames"], batch["text_ids"])
-        return out[:2]
-
-    (video, text), pull = jax.vjp(jax.jit(encode), trainable)
+    (video, text), pull = feature_gradients(variables, batch)
     scale = variables["params"]["logit_scale"]
     found = {}
     for mode in MASKS:
@@ -162,17 +150,12 @@ EIGHT = MeshConfig(data=4, fsdp=2)
     ],
 )
 def test_any_layout_masks_the_same(mode, layout, options, reference):
-    program, arguments = lower(identity(mode), layout, **options)
+    program, arguments = lower_masked(identity(mode), layout, **options)
     compiled = program.compile()
     loss, gradient = jax.device_get(compiled(*arguments))
     expected, expected_gradient = reference[mode]
     assert loss == pytest.approx(expected, abs=1e-6)
-    whole = np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(expected_gradient)))
-    pairs = zip(
-        jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), strict=True
-    )
-    for ours, theirs in pairs:
-        assert np.linalg.norm(ours - theirs) <= 1e-5 * whole
+    assert_close(gradient, expected_gradient)
     if layout == ONE:
         return
     # The numbers are gathered beside the features, once; nothing else is added.
@@ -187,7 +170,7 @@ def test_any_layout_masks_the_same(mode, layout, options, reference):
 def test_what_is_off_is_not_in_the_program():
     """No number is gathered or compared that only the mask wants."""
     layout = MeshConfig(data=2)
-    on, off = (lower(x, layout)[0].as_text() for x in (identity("videos"), None))
+    on, off = (lower_masked(x, layout)[0].as_text() for x in (identity("videos"), None))
     assert "tensor<8x1xi32>" in on
     assert "tensor<8x1xi32>" not in off
     assert on.count("all_gather") > off.count("all_gather") > 0

@@ -4,18 +4,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from step_problem import ONE, PROMPTS, SIGLIP, SIZE, problem
+from step_problem import (
+    ONE,
+    SIGLIP,
+    SIZE,
+    assert_close,
+    feature_gradients,
+    lower,
+    problem,
+)
 
 from data_pipelines.console.errors import UserError
 from vop_jax.devices.config import MeshConfig
-from vop_jax.devices.mesh import make_mesh, put_batch, put_tree
 from vop_jax.model.clip.families import SIZES
-from vop_jax.model.dual_encoder import DualEncoder
-from vop_jax.model.methods import METHODS
-from vop_jax.model.trained import select, trained_mask
 from vop_jax.optimization.config import LOSS_NAMES
 from vop_jax.optimization.losses import LOSSES, contrastive_loss, sigmoid_loss
-from vop_jax.optimization.train_step import make_loss_and_gradient, merge
 from vop_jax.plan.collectives import count_collectives
 from vop_jax.training.config import check_config, default_values
 from vop_jax.training.preflight import check_backbone
@@ -86,16 +89,7 @@ def test_a_batch_of_one_video_has_its_own_pairs_alone(chunk):
 def reference():
     """The gradient of the prompts through the loops' gradient of features."""
     variables, batch = problem("vop", size=SIGLIP)
-    mask = trained_mask(variables, METHODS["vop"].trained)
-    trainable = select(variables, mask, trained=True)
-    frozen = select(variables, mask, trained=False)
-    model = DualEncoder(SIGLIP, PROMPTS["vop"])
-
-    def encode(trainable):
-        out = model.apply(merge(trainable, frozen), batch["frames"], batch["text_ids"])
-        return out[:2]
-
-    (video, text), pull = jax.vjp(jax.jit(encode), trainable)
+    (video, text), pull = feature_gradients(variables, batch, SIGLIP)
     params = variables["params"]
     scalars = params["logit_scale"], params["logit_bias"]
     found = {}
@@ -122,25 +116,17 @@ def test_any_layout_gives_the_same_gradient(masked, layout, options, reference):
     variables, batch = problem("vop", size=SIGLIP)
     if masked:
         batch["identity"] = IDENTITY
-    count = layout.data * layout.fsdp
-    mesh = make_mesh(layout, jax.devices()[:count])
-    mask = trained_mask(variables, METHODS["vop"].trained)
-    trees = [put_tree(mesh, select(variables, mask, trained=x)) for x in (True, False)]
-    model = DualEncoder(SIGLIP, PROMPTS["vop"])
-    run = jax.jit(make_loss_and_gradient(model, mesh, loss="sigmoid", **options))
-    arguments = (*trees, put_batch(mesh, batch))
-    compiled = run.lower(*arguments).compile()
+    options = {"size": SIGLIP, "loss": "sigmoid", **options}
+    program, arguments = lower(variables, batch, layout, **options)
+    compiled = program.compile()
     loss, gradient = jax.device_get(compiled(*arguments))
     expected, wanted = reference[masked]
     assert loss == pytest.approx(expected, abs=5e-6)
-    whole = np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(wanted)))
-    pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True)
-    for ours, theirs in pairs:
-        assert np.linalg.norm(ours - theirs) <= 1e-5 * whole
-    if count == 1:
+    assert_close(gradient, wanted)
+    if layout == ONE:
         return
     # The pooling's kernels are sharded as a layer's, and the features gathered once.
-    pooling = trees[1]["params"]["vision"]["pooling"]
+    pooling = arguments[1]["params"]["vision"]["pooling"]
     assert "fsdp" in pooling["mlp"]["fc_1"]["kernel"].sharding.spec
     sent = count_collectives(compiled.as_text())
     kinds = {(x.kind, x.type): times for x, times in sent.items()}

@@ -8,7 +8,13 @@ import shutil
 import sys
 from collections.abc import Callable
 
-from data_pipelines.console.interrupts import ENDINGS, Ending, Interrupts, ending_of
+from data_pipelines.console.interrupts import (
+    ENDINGS,
+    Ending,
+    Interrupts,
+    ending_of,
+    leave_at_exit,
+)
 from data_pipelines.console.printable import printable
 from data_pipelines.console.surroundings import discard, is_gone, settle
 
@@ -69,10 +75,10 @@ def _status(main: Callable[..., int | None], args: tuple, kwargs: dict) -> int |
         except SystemExit as end:
             status = end.code or 0
         except KeyboardInterrupt as error:
-            return _ended(ending_of(error))
+            return _ended(ending_of(error), interrupts.noticed)
         except Exception as error:
             if interrupts.noticed:
-                return _ended(ENDINGS[interrupts.noticed])
+                return _ended(ENDINGS[interrupts.noticed], interrupts.noticed)
             line = _line_of(error)
             if line is None:
                 raise
@@ -124,6 +130,9 @@ def on_one_line(text: str) -> str:
     )
 
 
-def _ended(how: Ending) -> int:
+def _ended(how: Ending, number: int) -> int:
+    """Says how a command ends; `number` is the signal that came, if one did."""
+    if number:
+        leave_at_exit(how)
     print(how.word, file=sys.stderr, flush=True)
     return how.status

@@ -10,6 +10,8 @@ No exception is raised while a module is being imported, because half-initialize
 libraries can hang or crash. It is raised as soon as the import is done.
 """
 
+import atexit
+import contextlib
 import os
 import select
 import signal
@@ -61,6 +63,24 @@ def ending_of(error: KeyboardInterrupt) -> Ending:
 
 def _interrupt() -> NoReturn:
     raise Terminated if _noticed == signal.SIGTERM else KeyboardInterrupt
+
+
+def leave_at_exit(how: Ending) -> None:
+    """Ends the process at exit, before libraries take themselves apart.
+
+    An interrupted compilation goes on in a thread of JAX and uses the devices that
+    JAX's own exit function has destroyed by then: a segmentation fault in place of the
+    status. Threads have been waited for when this is called, files are closed.
+    """
+    atexit.register(_leave, how.status)
+
+
+def _leave(status: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        # Its reader may be gone.
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def is_interrupted() -> bool:

@@ -56,6 +56,12 @@ sys.meta_path.insert(0, Finder())
 import slow_module
 time.sleep(60)
 """,
+    # As JAX does whose compiler still works.
+    "crashes at exit": """
+import atexit, os
+atexit.register(os.abort)
+while True: time.sleep(0.01)
+""",
     "turned into another error": """
 try:
     while True: time.sleep(0.01)

@@ -16,31 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax import traverse_util
 
+from benchmarks.random_clip import write_random_clip
 from data_pipelines.console.arguments import Parser
 from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.terminal import table
 from vop_jax.model.clip.families import SIZES
-from vop_jax.model.clip.param_shapes import param_shapes
 from vop_jax.model.clip.sizes import ClipSize
-from vop_jax.weights.backbone import save_backbone
 from vop_jax.weights.clip_import import open_clip_source
 from vop_jax.weights.clip_names import to_modelscope, to_openai
 from vop_jax.weights.tensors import Tensor, tensor_of
 from vop_jax.weights.torch_writer import write_torch
 
 PROMPTS = 8
-
-
-def _random_clip(folder: Path, size: ClipSize) -> None:
-    """A Hugging Face CLIP folder of random weights."""
-    rng = np.random.default_rng(0)
-    leaves = {
-        path: 0.02 * rng.standard_normal(shape, np.float32)
-        for path, shape in param_shapes(size).items()
-    }
-    save_backbone(folder, size, traverse_util.unflatten_dict(leaves, sep="/"))
 
 
 def _write(path: Path, tensors: dict[str, Tensor], kind: Any, wrap: str = "") -> None:
@@ -55,7 +43,7 @@ def prepare(folder: Path, size: ClipSize) -> dict[str, Path]:
         "modelscope float32": folder / "modelscope" / "VoP_msrvtt9k.pth",
         "huggingface float32": folder / "clip",
     }
-    _random_clip(paths["huggingface float32"], size)
+    write_random_clip(paths["huggingface float32"], size)
     rng = np.random.default_rng(1)
     prompts = {
         f"{name}_prompts": tensor_of(

@@ -6,8 +6,9 @@ Every round runs every command once, so that a busy minute of the machine falls 
 the medians of the rounds are printed, wall and processor seconds. A baseline is another
 checkout of the project, whose commands run in turn with this one's.
 
-The query asks an index of six rendered clips with the demo's model, after a first query
-has filled the cache of compiled programs.
+The queries ask an index of six rendered clips, once with the demo's model and once with
+a ViT-B/32 of random weights, after a first query has filled the cache of compiled
+programs.
 """
 
 import argparse
@@ -21,11 +22,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.random_clip import write_random_clip
 from benchmarks.report import machine, publish
+from data_pipelines.datasets.demo.clip import render_clip
+from data_pipelines.datasets.demo.video_file import write_video
+from data_pipelines.datasets.demo.world import sample_clips
+from vop_jax.model.clip.families import SIZES
 
 ROOT = Path(__file__).parents[1]
 # Most wall seconds on an idle machine.
-BARS = {"import vop_jax": 0.2, "search query": 2.5}
+BARS = {"import vop_jax": 0.2, "search query": 2.5, "search query, ViT-B/32": 4.0}
 HELP_BAR = 0.6
 _MODULES = (
     *("vop_jax", "vop_jax.main", "vop_jax.evaluate", "vop_jax.search"),
@@ -34,13 +40,19 @@ _MODULES = (
     *("vop_jax.demo.pretrain", "data_pipelines.prepare", "data_pipelines.doctor"),
     "data_pipelines.dummy",
 )
+_QUERY = "a red circle moves"
+# Name of a query -> the index that it asks.
+_INDEXES = {"search query": "demo.index", "search query, ViT-B/32": "vit_b32.index"}
 
 
-def commands(index: Path) -> dict[str, list[str]]:
-    """Name -> arguments of Python."""
+def commands(folder: Path) -> dict[str, list[str]]:
+    """Name -> arguments of Python; the indexes are in a folder."""
     helps = {f"{x} --help": ["-m", *x.split(), "--help"] for x in _MODULES}
-    query = ["-m", "vop_jax.search", "query", f"--index={index}", "a red circle moves"]
-    return {"import vop_jax": ["-c", "import vop_jax"], **helps, "search query": query}
+    queries = {
+        name: ["-m", "vop_jax.search", "query", f"--index={folder / index}", _QUERY]
+        for name, index in _INDEXES.items()
+    }
+    return {"import vop_jax": ["-c", "import vop_jax"], **helps, **queries}
 
 
 def run(arguments: list[str], root: Path, cache: Path) -> tuple[float, float]:
@@ -61,10 +73,6 @@ def run(arguments: list[str], root: Path, cache: Path) -> tuple[float, float]:
 
 def write_clips(folder: Path) -> None:
     """Six rendered clips of the demo."""
-    from data_pipelines.datasets.demo.clip import render_clip
-    from data_pipelines.datasets.demo.video_file import write_video
-    from data_pipelines.datasets.demo.world import sample_clips
-
     folder.mkdir()
     for i, clip in enumerate(sample_clips()["test"][:6]):
         write_video(folder / f"{i}.mp4", render_clip(clip, 96))
@@ -75,12 +83,15 @@ def measure(roots: dict[str, Path], rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         write_clips(work / "clips")
-        asked = {side: commands(work / f"{side}.index") for side in roots}
+        write_random_clip(work / "vit_b32", SIZES["vit_b32"])
+        models = {"demo.index": "demo", "vit_b32.index": f"{work / 'vit_b32'}"}
+        asked = {side: commands(work / side) for side in roots}
         taken: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for side, root in roots.items():
             made = ["-m", "vop_jax.search", "index", f"--videos={work / 'clips'}"]
-            made += ["--checkpoint=demo", f"--output={work / f'{side}.index'}"]
-            run(made, root, work / side)
+            for index, model in models.items():
+                output = f"--output={work / side / index}"
+                run([*made, f"--checkpoint={model}", output], root, work / side)
         # The first round is not counted: it fills the caches of disk and programs.
         for count in range(rounds + 1):
             for command in commands(work):

@@ -59,3 +59,17 @@ def ask(server, path, method="GET", host="127.0.0.1", body=None, **headers):
     content = answer.read()
     connection.close()
     return answer.status, answer.headers, content
+
+
+def together(count, function):
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(function()))
+        for _ in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == count
+    return answers

@@ -11,7 +11,10 @@ from flax import traverse_util
 import vop_jax
 from data_pipelines.console.errors import UserError
 from vop_jax.api import load
+from vop_jax.devices.mesh import put_batch
+from vop_jax.model import embedder
 from vop_jax.model.dual_encoder import DualEncoder
+from vop_jax.model.embedder import Embedder
 from vop_jax.model.methods import METHODS
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.shapes import added_shapes
@@ -154,6 +157,25 @@ def test_odd_batches_compile_nothing_anew(model):
     assert more == 0
     assert model.encode_videos(frames[:0]).shape == (0, 64)
     assert model.encode_texts([]).shape == (0, 64)
+
+
+def test_a_cpu_is_given_few_videos_at_once(model, monkeypatch):
+    given = []
+
+    def put(mesh, batch):
+        given.append(len(batch["x"]))
+        return put_batch(mesh, batch)
+
+    monkeypatch.setattr(embedder, "put_batch", put)
+    frames, _ = inputs(8 * jax.device_count() + 3)
+    found = model.encode_videos(frames, 1000)
+    assert len(found) == len(frames)
+    assert given == [8 * jax.device_count(), 8]
+    monkeypatch.setattr(embedder, "_MOST_VIDEOS", {})
+    given.clear()
+    every = Embedder(model.encoder, model._embedder._mesh)
+    every.frames(model.variables, frames, 1000)
+    assert len(given) == 1
 
 
 def test_frames_of_another_size_are_resized_as_clip_does_it(model):

@@ -14,8 +14,6 @@ Exit status: 0 done; 2 a mistake, explained in one line; 75 another process was 
 after the state is saved. After all but 2 the same command resumes. See docs/pods.md.
 """
 
-from typing import Any
-
 from absl import flags
 
 from data_pipelines.console.arguments import expanded, is_store
@@ -57,7 +55,7 @@ def define_flags() -> None:
     )
 
 
-def run_main(given: Any) -> None:
+def run_main(given: flags.FlagValues) -> None:
     """Runs the main job for the parsed flags."""
     # Imported late, so that a typing mistake is answered without a wait.
     from vop_jax.runtime import processes

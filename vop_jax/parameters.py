@@ -9,7 +9,6 @@ the class token, the scale), and the frame positions of the joint layers.
 """
 
 import json
-from typing import Any
 
 from absl import flags
 
@@ -39,7 +38,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
 
 
-def run_parameters(given: Any) -> None:
+def run_parameters(given: flags.FlagValues) -> None:
     """Prints the counts."""
     # Imported late, so that the help and a typing mistake are answered without a wait.
     from vop_jax.model.counts import count_methods

@@ -11,7 +11,6 @@ several more compilations.
 
 import json
 import os
-from typing import Any
 
 from absl import flags
 
@@ -29,7 +28,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("json", False, "Print JSON instead of tables.")
 
 
-def run_pod_plan(given: Any) -> None:
+def run_pod_plan(given: flags.FlagValues) -> None:
     """Prints the plan."""
     if not given.topology:
         raise UserError("--topology is missing, for example --topology=v5e:4x4")

@@ -1,19 +1,31 @@
 """The plan of a configuration on a TPU slice, as JSON and as tables."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_pipelines.console.terminal import say, table
 
+# Imported late by `make_report`: a mistake in a flag is answered without JAX.
+if TYPE_CHECKING:
+    from vop_jax.devices.chips import Chip
+    from vop_jax.plan.programs import Program, RunPrograms
+    from vop_jax.plan.topology import Topology
+    from vop_jax.training.config import RunConfig
+
 
 def make_report(
-    programs: Any, topology: Any, config: Any, *, search: bool, evaluation: bool
+    programs: "RunPrograms",
+    topology: "Topology",
+    config: "RunConfig",
+    *,
+    search: bool,
+    evaluation: bool,
 ) -> dict[str, Any]:
     """Compiles the programs and returns all measurements as JSON values.
 
     Args:
-        programs: a `RunPrograms`.
-        topology: a `Topology`.
-        config: the run's `RunConfig`.
+        programs: the run's programs.
+        topology: the slice.
+        config: the run's configuration.
         search: whether to search for the largest batch.
         evaluation: whether to include the evaluation steps.
     """
@@ -64,7 +76,7 @@ def make_report(
     return report
 
 
-def _measurements(program: Any, chip: Any, batch: int) -> dict[str, Any]:
+def _measurements(program: "Program", chip: "Chip", batch: int) -> dict[str, Any]:
     seconds = max(program.flops / chip.flops, program.bytes_moved / chip.bandwidth)
     return {
         "fits": program.peak <= chip.memory,

@@ -39,6 +39,7 @@ PROMPTS = {
         num_frames=3,
     ),
     "full": PromptConfig(num_frames=3),
+    "dgl_linear": PromptConfig(global_length=2, num_frames=3),
 }
 
 

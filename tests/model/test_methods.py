@@ -40,6 +40,8 @@ COUNTS = {
     # Not of the paper, which prints no percentage for them.
     "lora": 491_520,
     "vop_lora": 122_880 + 491_520,
+    # Global prompts, the latent, and the matrix that makes text prompts of it.
+    "dgl_linear": 4 * 768 + 4 * 12 * 768 + 512 * 769,
 }
 
 
@@ -90,10 +92,13 @@ def test_a_new_backbone_leaf_must_be_decided_about():
         trained_mask({"params": params}, METHODS["proj"].trained)
 
 
-@pytest.mark.parametrize("name", ["vop", "partial", "bias"])
+@pytest.mark.parametrize(
+    "name",
+    ["vop", "partial", "bias", pytest.param("dgl_linear", marks=pytest.mark.slow)],
+)
 def test_only_the_trained_leaves_change(name):
     size, method = SIZES["demo"], METHODS[name]
-    config = method.prompt_config(size.vision.layers)
+    config = method.prompt_config(size.vision.layers, num_frames=2)
     model = DualEncoder(size, config)
     rng = np.random.default_rng(0)
     variables = jax.tree.map(

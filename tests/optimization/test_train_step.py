@@ -81,6 +81,8 @@ def assert_same(got, want):
         ("vop", ONE, "none", {"micro_batch": 2, "loss_chunk": 2}),
         ("vop", MeshConfig(data=4), "lean", {}),
         ("vop", MeshConfig(data=2, fsdp=2), "none", {}),
+        slow("dgl_linear", MeshConfig(data=2), "none", {}),
+        slow("dgl_linear", MeshConfig(data=2, fsdp=2), "lean", {"micro_batch": 4}),
         slow("vop", ONE, "none", {}),
         slow("vop_fc", ONE, "full", {"micro_batch": 4}),
         slow("vop_fc", MeshConfig(data=4), "none", {"loss_chunk": 4}),

@@ -19,6 +19,8 @@ def made_of(size, config, variables, count):
     shared = variables["prompts"]["shared"]
     width, length = size.vision.width, config.global_length
     rows = shared["latent"].reshape(len(shared["latent"]), -1, width).swapaxes(0, 1)
+    if config.latent == "transformer":
+        return transformed(rows, shared, size.vision.heads, length)
     shape = (len(rows), count, length, width)
     frames = jnp.broadcast_to(rows[:, None], shape)
     prefix = linear(rows, shared, "text_prefix")
@@ -26,6 +28,38 @@ def made_of(size, config, variables, count):
     if "text_postfix.weight" in shared:
         postfix = linear(rows, shared, "text_postfix")
     return frames, prefix, postfix
+
+
+def transformed(rows, shared, heads, length):
+    """All rows of every layer through one layer of CLIP, head by head."""
+
+    def norm(x, name):
+        parts = {
+            "scale": shared[f"{name}.weight"],
+            "bias": shared[f"{name}.bias"],
+        }
+        return naive.layer_norm(x, parts, 1e-5)
+
+    def gelu(x):
+        return naive.activation(x, "quick_gelu")
+
+    block, width = "dgl.block", rows.shape[-1] // heads
+    h = norm(rows, f"{block}.layer_norm1")
+    q, k, v = (linear(h, shared, f"{block}.self_attn.{x}_proj") for x in "qkv")
+    mixed = []
+    for n in range(heads):
+        part = slice(n * width, (n + 1) * width)
+        scores = q[..., part] @ k[..., part].swapaxes(1, 2) / np.sqrt(width)
+        scores = jnp.exp(scores - scores.max(-1, keepdims=True))
+        mixed.append(scores / scores.sum(-1, keepdims=True) @ v[..., part])
+    mixed = jnp.concatenate(mixed, axis=-1)
+    rows = rows + linear(mixed, shared, f"{block}.self_attn.out_proj")
+    h = gelu(linear(norm(rows, f"{block}.layer_norm2"), shared, f"{block}.mlp.fc1"))
+    rows = rows + linear(h, shared, f"{block}.mlp.fc2")
+    words = gelu(linear(rows[:, : 2 * length], shared, "dgl.text_mlp.fc1"))
+    words = linear(words, shared, "dgl.text_mlp.fc2")
+    frames = rows[:, 2 * length :].reshape(len(rows), -1, length, rows.shape[-1])
+    return frames, words[:, :length], words[:, length:]
 
 
 def encode_texts(size, config, variables, ids):

@@ -40,6 +40,9 @@ PROMPTS = {
     ),
     "full": PromptConfig(num_frames=3),
     "dgl_linear": PromptConfig(global_length=2, num_frames=3),
+    "dgl_transformer": PromptConfig(
+        global_length=2, latent="transformer", num_frames=3
+    ),
 }
 
 

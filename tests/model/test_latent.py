@@ -47,10 +47,13 @@ LONG = ClipSize(
     eos_id=39,
 )
 LINEAR = PromptConfig(global_length=4)
+TRANSFORMER = PromptConfig(global_length=4, latent="transformer")
 CONFIGS = {
     "linear": LINEAR,
     "linear, postfix kept": dataclasses.replace(LINEAR, postfix=True),
     "linear, one of each": PromptConfig(global_length=1),
+    "transformer": TRANSFORMER,
+    "transformer and lora": dataclasses.replace(TRANSFORMER, lora_rank=2),
     "linear and lora": dataclasses.replace(LINEAR, lora_rank=2),
     "linear and adapters": dataclasses.replace(LINEAR, adapter="mlp", adapter_width=3),
 }
@@ -99,7 +102,11 @@ def slow(*case):
 @pytest.mark.parametrize(
     ("name", "problem", "compute"),
     [
-        ("linear, postfix kept", FEW, ComputeConfig()),
+        ("transformer", FEW, ComputeConfig()),
+        slow("transformer", LONG_ONES, ComputeConfig(scan=False)),
+        slow("transformer", SMALL_ONES, ComputeConfig(remat="full")),
+        slow("transformer and lora", SMALL_ONES, ComputeConfig()),
+        slow("linear, postfix kept", FEW, ComputeConfig()),
         slow("linear, postfix kept", SMALL_ONES, ComputeConfig()),
         slow("linear", LONG_ONES, ComputeConfig(scan=False)),
         slow("linear", SMALL_ONES, ComputeConfig(remat="full")),
@@ -183,6 +190,28 @@ LEAVES = {
         "text_prefix.weight": (512, 768),
         "text_prefix.bias": (512,),
     },
+    "dgl_transformer": {
+        "global_prompts": (4, 768),
+        "latent": (8 + 4 * 12, 12 * 768),
+        **{
+            f"dgl.block.self_attn.{x}_proj.{name}": shape
+            for x in ("q", "k", "v", "out")
+            for name, shape in {"weight": (768, 768), "bias": (768,)}.items()
+        },
+        **{
+            f"dgl.block.layer_norm{i}.{name}": (768,)
+            for i in (1, 2)
+            for name in ("weight", "bias")
+        },
+        "dgl.block.mlp.fc1.weight": (3072, 768),
+        "dgl.block.mlp.fc1.bias": (3072,),
+        "dgl.block.mlp.fc2.weight": (768, 3072),
+        "dgl.block.mlp.fc2.bias": (768,),
+        "dgl.text_mlp.fc1.weight": (1536, 768),
+        "dgl.text_mlp.fc1.bias": (1536,),
+        "dgl.text_mlp.fc2.weight": (512, 1536),
+        "dgl.text_mlp.fc2.bias": (512,),
+    },
 }
 
 
@@ -233,6 +262,33 @@ def test_initial_values():
         check_uniform(found[f"{name}.weight"], 48**-0.5)
         assert np.abs(found[f"{name}.bias"]).max() <= 48**-0.5
     assert np.any(found["text_prefix.weight"] != found["text_postfix.weight"])
+
+
+def test_initial_values_of_the_transformer():
+    found = initial(LONG, dataclasses.replace(TRANSFORMER, num_frames=2))
+    check_uniform(found["global_prompts"], math.sqrt(6 / (3 * 8**2 + 48)))
+    latent = found["latent"]
+    assert latent.shape == (16, 3 * 48)
+    assert np.std(latent) == pytest.approx(1, rel=0.05)
+    assert abs(latent.mean()) < 0.05
+    # A normal distribution: a uniform one of that deviation ends at 1.73.
+    assert np.abs(latent).max() > 2.5
+    bounds = {
+        **{f"self_attn.{x}_proj": math.sqrt(6 / (4 * 48)) for x in "qkv"},
+        **{"self_attn.out_proj": 48**-0.5, "mlp.fc1": 48**-0.5, "mlp.fc2": 192**-0.5},
+    }
+    for name, bound in bounds.items():
+        check_uniform(found[f"dgl.block.{name}.weight"], bound)
+        bias = found[f"dgl.block.{name}.bias"]
+        if "attn" in name:
+            assert not bias.any()
+        else:
+            assert 0 < np.abs(bias).max() <= bound
+    for i in (1, 2):
+        assert np.all(found[f"dgl.block.layer_norm{i}.weight"] == 1)
+        assert not found[f"dgl.block.layer_norm{i}.bias"].any()
+    check_uniform(found["dgl.text_mlp.fc1.weight"], 48**-0.5)
+    check_uniform(found["dgl.text_mlp.fc2.weight"], 96**-0.5)
 
 
 def test_what_is_thrown_away_is_not_computed():

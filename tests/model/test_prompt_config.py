@@ -24,6 +24,7 @@ from vop_jax.model.prompts.config import PromptConfig
             )
         ),
         ({"postfix": True}, "postfix belongs to global prompts"),
+        ({"global_length": 4, "latent": "transformer", "postfix": True}, "a linear"),
     ],
 )
 def test_a_mistake_is_named(changes, says):
@@ -39,6 +40,7 @@ def test_a_mistake_is_named(changes, says):
         {"cmm_role": "update_cls", "context_length": 1},
         {"text_layout": "modelscope"},
         {"global_length": 4, "postfix": True},
+        {"global_length": 4, "latent": "transformer"},
         {"global_length": 4, "lora_rank": 2, "adapter": "mlp"},
     ],
 )

@@ -15,7 +15,7 @@ from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.training.job import run_job
 from vop_jax.weights.clip_export import convert
 
-METHODS = ["dgl_linear"]
+METHODS = ["dgl_linear", "dgl_transformer"]
 
 
 @pytest.fixture(scope="module", params=METHODS)

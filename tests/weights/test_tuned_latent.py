@@ -16,8 +16,10 @@ from vop_jax.weights.tuned import load_tuned, metadata_of, save_tuned
 
 SIZE = SIZES["demo"]
 LINEAR = PromptConfig(global_length=4, num_frames=8)
+TRANSFORMER = dataclasses.replace(LINEAR, latent="transformer")
 CONFIGS = {
     "dgl_linear": LINEAR,
+    "dgl_transformer": TRANSFORMER,
     "dgl_linear, postfix kept": dataclasses.replace(LINEAR, postfix=True),
     "dgl_linear and lora": dataclasses.replace(LINEAR, lora_rank=2),
 }
@@ -55,6 +57,14 @@ def test_names_and_shapes_say_what_acts(tmp_path, name):
     assert found.leaves.keys() == leaves.keys()
     for key, value in leaves.items():
         np.testing.assert_array_equal(found.leaves[key], value)
+
+
+def test_frames_are_counted_in_the_latent(tmp_path):
+    path = tmp_path / "tuned.safetensors"
+    saved(path, TRANSFORMER, num_frames=7)
+    says = r"latent has shape \[40, 256\], but this backbone's is \[36, 256\]"
+    with pytest.raises(UserError, match=says):
+        load_tuned(path, SIZE, None)
 
 
 def test_the_names_of_the_file(tmp_path):
@@ -101,7 +111,7 @@ def put(name, *shape):
         (put("text_prompts", 3, 2, 64), "global_length brings prompts of its own"),
         (put("video_prompts", 4, 2, 64), "global_length brings prompts of its own"),
     ],
-    ids=str,
+    ids=lambda x: x[:30] if isinstance(x, str) else "with",
 )
 def test_what_does_not_fit_is_one_line(tmp_path, change, says):
     path = tmp_path / "tuned.safetensors"

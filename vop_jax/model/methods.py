@@ -154,6 +154,12 @@ METHODS = {
         global_length=4,
         about="global prompts that look at all frames; all others from one table",
     ),
+    "dgl_transformer": Method(
+        _PROMPTS,
+        global_length=4,
+        latent="transformer",
+        about="dgl_linear with a layer between the table and the prompts",
+    ),
 }
 
 

@@ -13,7 +13,7 @@ from vop_jax.optimization.config import OptimizerConfig
 # not regularise.
 _UNDECAYED = (
     r".*/((\w+_)?bias|scale|logit_scale|bias_ih_l0\w*|bias_hh_l0\w*|fc\.bias"
-    r"|text_\w+\.bias)"
+    r"|(text_\w+|dgl\.[\w.]+)\.bias|dgl\.block\.layer_norm\d\.weight)"
 )
 
 

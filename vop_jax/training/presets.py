@@ -10,7 +10,10 @@ EPOCHS = Range(1, 1_000_000)
 
 
 # The learning rates of released methods, where a data set has none of its own.
-_METHOD_OPTIMIZER = {"dgl_linear": {"learning_rate": 5e-3}}
+_METHOD_OPTIMIZER = {
+    "dgl_linear": {"learning_rate": 5e-3},
+    "dgl_transformer": {"learning_rate": 2e-3},
+}
 
 
 @dataclasses.dataclass(frozen=True)

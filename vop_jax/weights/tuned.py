@@ -29,6 +29,8 @@ from vop_jax.weights.tensors import open_safetensors, tensor_of
 
 FORMAT = 1
 _LORA = ("lora.vision.A", "lora.text.A")
+# A form of the latent -> a tensor that it alone has.
+_LATENTS = {"transformer": "dgl.text_mlp.fc1.weight"}
 _ADAPTER = re.compile(r"adapters\.(vision|text)\.(attention|mlp)\.")
 # Start, a word, EOT.
 _SHORTEST_CAPTION = 3
@@ -271,6 +273,7 @@ def prompt_config(
         lora_rank=max(axis(name, 1) for name in _LORA),
         lora_parts=metadata.get("lora_parts", PromptConfig.lora_parts),
         global_length=carried,
+        latent=next((x for x, name in _LATENTS.items() if name in shapes), "linear"),
         postfix="text_postfix.weight" in shapes,
     )
     if reason := prompts.unfit(size):

@@ -17,7 +17,7 @@ PLACES = ("attention", "mlp")
 # The projections that LoRA can change (q, k, v), in the order of the rows of B.
 LORA_PARTS = ("qkv", "q", "k", "v", "qk", "qv", "kv")
 # How prompts are made from a latent, see `latent`.
-LATENTS = ("linear",)
+LATENTS = ("linear", "transformer")
 # Fields that older versions lacked -> the value that says what those did.
 ADDED_PROMPT_FIELDS = {
     **{"lora_rank": 0, "lora_parts": "qkv"},
@@ -172,7 +172,9 @@ class PromptConfig:
     def bound_to_frames(self, layers: int) -> bool:
         """Whether any parameter is specific to a frame position, which fixes F."""
         learned = self.context_length and self.cmm == "transformer"
-        return bool(self.position_length or learned or self.split(layers) < layers)
+        made = self.global_length and self.latent == "transformer"
+        specific = self.position_length or learned or made
+        return bool(specific or self.split(layers) < layers)
 
     def prompted(self, layers: int) -> tuple[int, int]:
         """The half-open range of prompted layers, counted from 0."""

@@ -14,14 +14,21 @@ reach neither the words nor EOT, and the matrix that makes them never gets a gra
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from vop_jax.model.clip.sizes import ClipSize
+from vop_jax.model.clip.layers import ACTIVATIONS, Block
+from vop_jax.model.clip.sizes import ClipSize, TowerSize
 from vop_jax.model.prompts.config import PromptConfig
-from vop_jax.model.prompts.variables import added, uniform
+from vop_jax.model.prompts.variables import (
+    Initializer,
+    added,
+    constant,
+    normal,
+    uniform,
+)
 
 
 class Made(NamedTuple):
@@ -105,5 +112,92 @@ def _linear(module: LatentPrompts) -> Made:
     return Made(lambda: rows, lambda: prefix(rows))
 
 
+def _transformer(module: LatentPrompts) -> Made:
+    """P rows of captions before and behind the words, then P of each frame.
+
+    A layer of CLIP runs over the rows of each layer of the towers, the same for all.
+    The frames' prompts are its output, the captions' that of an MLP behind it. The rows
+    behind the words are keys and values, so they change all others, but their own
+    output reaches nothing and is not computed.
+
+    Variables: `dgl.block.*`, under Hugging Face's names of a layer, and
+    `dgl.text_mlp.fc1.*`, `dgl.text_mlp.fc2.*`.
+    """
+    size, length = module.size, module.config.global_length
+    width, frames = size.vision.width, module.config.num_frames
+    rows = module.table((2 + frames) * length, normal(1.0))
+    run = _block(module, TowerSize(width, 1, size.vision.heads, 4 * width))
+    widen = module.linear("dgl.text_mlp.fc1", width, 2 * width)
+    narrow = module.linear("dgl.text_mlp.fc2", 2 * width, size.text.width)
+    activation = ACTIVATIONS["quick_gelu"]
+
+    def of_frames() -> Array:
+        made = run(rows, slice(2 * length, None))
+        return made.reshape(len(made), frames, length, width)
+
+    return Made(of_frames, lambda: narrow(activation(widen(run(rows, slice(length))))))
+
+
+def _block(
+    module: LatentPrompts, size: TowerSize
+) -> Callable[[Float[Array, "K R D"], slice], Array]:
+    """Declares a layer of CLIP; (rows, which of them are computed) -> their outputs."""
+    width, heads = size.width, (size.heads, size.width // size.heads)
+    zero, one = constant(0.0), constant(1.0)
+    # PyTorch's for attention: Xavier over queries, keys and values as one matrix.
+    xavier = uniform(math.sqrt(6 / (4 * width)))
+    default, wide = uniform(width**-0.5), uniform(size.mlp**-0.5)
+
+    def vector(name: str, count: int, initial: Initializer) -> Array:
+        return added(module, f"dgl.block.{name}", (count,), initial)
+
+    def norm(name: str) -> dict[str, Array]:
+        return {
+            "scale": vector(f"{name}.weight", width, one),
+            "bias": vector(f"{name}.bias", width, zero),
+        }
+
+    def dense(
+        name: str,
+        kernel: tuple[int, ...],
+        bias: tuple[int, ...],
+        initial: tuple[Initializer, Initializer],
+    ) -> dict[str, Array]:
+        # PyTorch's Linear holds [out, in].
+        outputs = math.prod(bias)
+        shape = outputs, math.prod(kernel) // outputs
+        weight = added(module, f"dgl.block.{name}.weight", shape, initial[0])
+        own = vector(f"{name}.bias", outputs, initial[1])
+        return {"kernel": weight.T.reshape(kernel), "bias": own.reshape(bias)}
+
+    attention = {
+        name: dense(f"self_attn.{name[0]}_proj", (width, *heads), heads, (xavier, zero))
+        for name in ("query", "key", "value")
+    }
+    out = dense("self_attn.out_proj", (*heads, width), (width,), (default, zero))
+    hidden = (size.mlp,)
+    params = {
+        "ln_1": norm("layer_norm1"),
+        "attention": attention | {"out": out},
+        "ln_2": norm("layer_norm2"),
+        "mlp": {
+            "fc_1": dense("mlp.fc1", (width, *hidden), hidden, (default, default)),
+            "fc_2": dense("mlp.fc2", (*hidden, width), (width,), (wide, wide)),
+        },
+    }
+    block = Block(size, parent=None)
+
+    def run(rows: Float[Array, "K R D"], wanted: slice) -> Array:
+        made: Any = block.apply(
+            {"params": params}, rows[:, None], read=lambda x: x[:, :, wanted]
+        )
+        return made[0][:, 0]
+
+    return run
+
+
 # The forms of `config.LATENTS`.
-FORMS: dict[str, Callable[[LatentPrompts], Made]] = {"linear": _linear}
+FORMS: dict[str, Callable[[LatentPrompts], Made]] = {
+    "linear": _linear,
+    "transformer": _transformer,
+}

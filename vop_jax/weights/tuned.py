@@ -162,7 +162,7 @@ def load_tuned(path: Path, size: ClipSize, backbone_sha256: str | None) -> Tuned
     prompts = prompt_config(
         {name: value.shape for name, value in named.items()}, metadata, size
     )
-    leaves = _take_prompts(named, size, prompts, str(path))
+    leaves = take_prompts(named, size, prompts, str(path))
     if named:
         count = layer_count(size)
         touched = targets_of(RECORDS, named, count)
@@ -175,10 +175,16 @@ def load_tuned(path: Path, size: ClipSize, backbone_sha256: str | None) -> Tuned
     return Tuned(leaves, metadata, prompts)
 
 
-def _take_prompts(
-    named: dict[str, np.ndarray], size: ClipSize, prompts: PromptConfig, where: str
-) -> dict[str, np.ndarray]:
+def take_prompts(
+    named: dict[str, Any], size: ClipSize, prompts: PromptConfig, where: str
+) -> dict[str, Any]:
     """Removes the added parameters from `named` and returns them by path.
+
+    Args:
+        named: anything that has a shape, by its name in the file.
+        size: of the backbone.
+        prompts: which parameters are added to it.
+        where: names the file in an error.
 
     Raises:
         UserError: one is missing, or does not fit the backbone.

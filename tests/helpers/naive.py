@@ -37,11 +37,21 @@ def linear(x, weights):
 
 
 def attended(
-    x, h, weights, heads, epsilon, mask=None, places=None, rotary=None, changes=None
+    x,
+    h,
+    weights,
+    heads,
+    epsilon,
+    mask=None,
+    places=None,
+    rotary=None,
+    changes=None,
+    key_places=None,
 ):
     """The attention of rows x over rows h, both `[B, S, D]`.
 
     places: of each row, (row, column) or None for a row that is not turned.
+    key_places: the same of h, if that differs.
     changes: projection -> a matrix `[out, in]` that is added to its weights.
     """
     width = x.shape[-1] // heads
@@ -56,7 +66,8 @@ def attended(
 
     q, k, v = project("query", x), project("key", h), project("value", h)
     if rotary is not None:
-        q, k = (turned(rows, places, rotary) for rows in (q, k))
+        q = turned(q, places, rotary)
+        k = turned(k, key_places or places, rotary)
     scores = jnp.einsum("bhse,bhte->bhst", q, k) / np.sqrt(width)
     if mask is not None:
         scores = scores + mask
@@ -246,13 +257,8 @@ def context_tokens(weights, classes, count, cmm, heads):
     return flat.reshape(len(classes), count, -1)
 
 
-def encode_video(size, config, variables, frames):
-    """Eq. 3-9 for one video `[F, H, W, 3]`."""
-    tower, tower_size = variables["params"]["vision"], size.vision
-    added = prompts_of(variables, "vision")
-    layers = tower_size.layers
-    split = layers if config.split_layer < 0 else config.split_layer
-    first, last = config.first_layer - 1, config.last_layer or layers
+def tokens_of(size, tower, frames):
+    """The tokens `[F, S, D]` of frames in front of the first LayerNorm."""
     patch, count = size.patch_size, len(frames)
     mean, deviation = (
         np.array(x, np.float32) for x in (size.frames.mean, size.frames.deviation)
@@ -265,20 +271,34 @@ def encode_video(size, config, variables, frames):
         "VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    x = x.reshape(count, -1, tower_size.width) + tower.get("patch_bias", 0)
-    # The number of class tokens, which stand before the prompts.
-    one = int("class_embedding" in tower)
-    if one:
+    x = x.reshape(count, -1, size.vision.width) + tower.get("patch_bias", 0)
+    if "class_embedding" in tower:
         first_token = jnp.broadcast_to(
             tower["class_embedding"], (count, 1, x.shape[-1])
         )
         x = jnp.concatenate([first_token, x], axis=1)
-    x = x + tower["position_embedding"]
-    rotary, side = tower_size.rotary, size.image_size // patch
+    return x + tower["position_embedding"]
+
+
+def places_of(size):
+    """The (row, column) of each patch, as a rotary embedding counts them."""
+    rotary, side = size.vision.rotary, size.image_size // size.patch_size
     steps = [n + (rotary.offset if rotary else 0) for n in range(side)]
     if rotary and rotary.grid:
         steps = [step / side * rotary.grid for step in steps]
-    patches = [(row, column) for row in steps for column in steps]
+    return [(row, column) for row in steps for column in steps]
+
+
+def encode_video(size, config, variables, frames):
+    """Eq. 3-9 for one video `[F, H, W, 3]`."""
+    tower, tower_size = variables["params"]["vision"], size.vision
+    added = prompts_of(variables, "vision")
+    layers, count = tower_size.layers, len(frames)
+    split = layers if config.split_layer < 0 else config.split_layer
+    first, last = config.first_layer - 1, config.last_layer or layers
+    # The number of class tokens, which stand before the prompts.
+    one = int("class_embedding" in tower)
+    x, patches = tokens_of(size, tower, frames), places_of(size)
 
     def pre(x):
         if "ln_pre" not in tower:
@@ -344,11 +364,16 @@ def encode_videos(size, config, variables, frames):
     return jnp.stack([encode_video(size, config, variables, x) for x in frames])
 
 
-def loss(size, config, variables, frames, ids):
-    """Symmetric cross-entropy, written out; gives the features too."""
-    videos = encode_videos(size, config, variables, frames)
-    texts = encode_texts(size, config, variables, ids)
+def cross_entropy(videos, texts, variables):
+    """Symmetric cross-entropy, written out."""
     logits = jnp.exp(variables["params"]["logit_scale"]) * texts @ videos.T
     rows = jax.nn.logsumexp(logits, 1) - jnp.diag(logits)
     columns = jax.nn.logsumexp(logits, 0) - jnp.diag(logits)
-    return (rows.mean() + columns.mean()) / 2, (videos, texts)
+    return (rows.mean() + columns.mean()) / 2
+
+
+def loss(size, config, variables, frames, ids):
+    """The loss, and the features that it is of."""
+    videos = encode_videos(size, config, variables, frames)
+    texts = encode_texts(size, config, variables, ids)
+    return cross_entropy(videos, texts, variables), (videos, texts)

@@ -39,6 +39,10 @@ PROMPTS = {
         num_frames=3,
     ),
     "full": PromptConfig(num_frames=3),
+    "dgl_linear": PromptConfig(global_length=2, num_frames=3),
+    "dgl_transformer": PromptConfig(
+        global_length=2, latent="transformer", num_frames=3
+    ),
 }
 
 

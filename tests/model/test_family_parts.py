@@ -87,8 +87,11 @@ def test_projections_that_are_not_there_are_not_trained():
 
 @pytest.mark.slow
 def test_methods_that_do_not_fit_are_not_counted():
-    assert METHODS.keys() - count_methods(SIGLIP, 2).keys() == {"proj"}
-    assert METHODS.keys() == count_methods(PE_CORE, 2).keys()
+    # Its towers read neither a class token nor EOT.
+    carried = {"dgl_linear", "dgl_transformer"}
+    assert METHODS.keys() - count_methods(SIGLIP, 2).keys() == {"proj", *carried}
+    assert METHODS.keys() - count_methods(PE_CORE, 2).keys() == carried
+    assert METHODS.keys() == count_methods(EVA02, 2).keys()
 
 
 def test_prompts_among_the_words_need_an_end_to_count_from():
@@ -188,10 +191,11 @@ def test_the_kernel_for_long_sequences_gets_turned_rows(monkeypatch):
         given.append(keys[0])
         return attend(query, keys, values)
 
-    plain = block.apply(params, tokens, rotation=rotation)
+    plain, _ = block.apply(params, tokens, rotation=rotation)
     monkeypatch.setattr(layers, "pays", lambda query, mask: mask is None)
     monkeypatch.setattr(layers, "splash_attend", kernel)
-    np.testing.assert_array_equal(block.apply(params, tokens, rotation=rotation), plain)
+    ours, _ = block.apply(params, tokens, rotation=rotation)
+    np.testing.assert_array_equal(ours, plain)
     block.apply(params, tokens)
     turned, still = given
     np.testing.assert_array_equal(turned[0, 0, ::10], still[0, 0, ::10])

@@ -40,6 +40,9 @@ COUNTS = {
     # Not of the paper, which prints no percentage for them.
     "lora": 491_520,
     "vop_lora": 122_880 + 491_520,
+    # Global prompts, the latent, and the matrix that makes text prompts of it.
+    "dgl_linear": 4 * 768 + 4 * 12 * 768 + 512 * 769,
+    "dgl_transformer": 9_575_168,
 }
 
 
@@ -90,10 +93,17 @@ def test_a_new_backbone_leaf_must_be_decided_about():
         trained_mask({"params": params}, METHODS["proj"].trained)
 
 
-@pytest.mark.parametrize("name", ["vop", "partial", "bias"])
+@pytest.mark.parametrize(
+    "name",
+    ["vop", "partial", "bias"]
+    + [
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("dgl_linear", "dgl_transformer")
+    ],
+)
 def test_only_the_trained_leaves_change(name):
     size, method = SIZES["demo"], METHODS[name]
-    config = method.prompt_config(size.vision.layers)
+    config = method.prompt_config(size.vision.layers, num_frames=2)
     model = DualEncoder(size, config)
     rng = np.random.default_rng(0)
     variables = jax.tree.map(
@@ -120,7 +130,8 @@ def test_only_the_trained_leaves_change(name):
     after, chosen = paths(merge(state.trainable, frozen)), paths(mask)
     for path, before in paths(variables).items():
         same = np.array_equal(before, after[path])
-        assert same != chosen[path], path
+        # The bias of a key moves all scores of a row alike: its gradient is rounding.
+        assert same != chosen[path] or path.endswith("k_proj.bias"), path
 
 
 def test_decay_spares_biases_and_clipping_sees_only_what_trains():

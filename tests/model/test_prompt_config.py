@@ -12,6 +12,19 @@ from vop_jax.model.prompts.config import PromptConfig
         ({"first_layer": 3, "last_layer": 2}, "last_layer must not be before"),
         ({"cmm_role": "update_cls", "context_length": 2}, "context_length=1"),
         ({"text_layout": "modelscope", "last_layer": 4}, "prompts in every layer"),
+        *(
+            ({"global_length": 4, **beside}, "global_length brings prompts of its own")
+            for beside in (
+                *({f"{kind}_length": 1} for kind in ("text", "video", "position")),
+                {"context_length": 1},
+                {"split_layer": 2},
+                {"first_layer": 2},
+                {"last_layer": 2},
+                {"text_layout": "modelscope"},
+            )
+        ),
+        ({"postfix": True}, "postfix belongs to global prompts"),
+        ({"global_length": 4, "latent": "transformer", "postfix": True}, "a linear"),
     ],
 )
 def test_a_mistake_is_named(changes, says):
@@ -26,6 +39,9 @@ def test_a_mistake_is_named(changes, says):
         {"first_layer": 2, "last_layer": 2},
         {"cmm_role": "update_cls", "context_length": 1},
         {"text_layout": "modelscope"},
+        {"global_length": 4, "postfix": True},
+        {"global_length": 4, "latent": "transformer"},
+        {"global_length": 4, "lora_rank": 2, "adapter": "mlp"},
     ],
 )
 def test_what_is_allowed_passes(changes):

@@ -66,7 +66,8 @@ def reference():
 
 
 def assert_same(got, want):
-    assert got[0] == pytest.approx(float(want[0]), abs=1e-6)
+    # A few units in the last place of a loss of 3.
+    assert got[0] == pytest.approx(float(want[0]), abs=2e-6)
     leaves = zip(jax.tree.leaves(got[1]), jax.tree.leaves(want[1]), strict=True)
     whole = np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(want[1])))
     for ours, theirs in leaves:
@@ -81,6 +82,9 @@ def assert_same(got, want):
         ("vop", ONE, "none", {"micro_batch": 2, "loss_chunk": 2}),
         ("vop", MeshConfig(data=4), "lean", {}),
         ("vop", MeshConfig(data=2, fsdp=2), "none", {}),
+        slow("dgl_linear", MeshConfig(data=2), "none", {}),
+        slow("dgl_linear", MeshConfig(data=2, fsdp=2), "lean", {"micro_batch": 4}),
+        slow("dgl_transformer", MeshConfig(data=2), "full", {}),
         slow("vop", ONE, "none", {}),
         slow("vop_fc", ONE, "full", {"micro_batch": 4}),
         slow("vop_fc", MeshConfig(data=4), "none", {"loss_chunk": 4}),

@@ -31,4 +31,6 @@ def test_indexes_of_the_first_version_stay_valid():
 
 def test_each_choice_has_its_word():
     choices = [{}, {"lora_rank": 8}, {"lora_rank": 8, "lora_parts": "qv"}]
+    choices += [{"global_length": 4}, {"global_length": 4, "postfix": True}]
+    choices += [{"global_length": 4, "latent": "transformer"}]
     assert len({fingerprint(**x) for x in choices}) == len(choices)

@@ -60,9 +60,9 @@ def count(size: ClipSize, prompts: PromptConfig, trained: tuple[str, ...]) -> Co
 
 def count_methods(size: ClipSize, num_frames: int) -> dict[str, Counts]:
     """The counts of every row of the method table that fits the backbone."""
-    layers = size.vision.layers
-    return {
-        name: count(size, method.prompt_config(layers, num_frames), method.trained)
-        for name, method in METHODS.items()
-        if not lacking_parameters(size, method.trained)
-    }
+    found = {}
+    for name, method in METHODS.items():
+        prompts = method.prompt_config(size.vision.layers, num_frames)
+        if not (lacking_parameters(size, method.trained) or prompts.unfit(size)):
+            found[name] = count(size, prompts, method.trained)
+    return found

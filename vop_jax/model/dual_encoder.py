@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.prompts.config import PromptConfig
+from vop_jax.model.prompts.latent import LatentPrompts
 from vop_jax.model.towers import TextTower, VisionTower
 
 
@@ -41,7 +42,13 @@ class DualEncoder(nn.Module):
 
     def setup(self):
         """Declares the submodules."""
-        towers = (self.size, self.prompt_config, self.compute)
+        # What both towers' prompts are made from.
+        self.shared = None
+        if reason := self.prompt_config.unfit(self.size):
+            raise ValueError(reason)
+        if self.prompt_config.global_length:
+            self.shared = LatentPrompts(self.prompt_config, self.size)
+        towers = (self.size, self.prompt_config, self.compute, self.shared)
         self.vision = VisionTower(*towers)
         self.text = TextTower(*towers)
         self.logit_scale = self.param(
@@ -52,7 +59,10 @@ class DualEncoder(nn.Module):
             self.param("logit_bias", nn.initializers.constant(-10.0), ())
 
     def encode_videos(self, frames: UInt8[Array, "B F H W 3"]) -> Float[Array, "B E"]:
-        """The mean over frames of the frames' normalised embeddings, float32."""
+        """The mean of the video's normalised embeddings, float32.
+
+        They are one for each frame, or the one of the first global prompt.
+        """
         video = normalize(self.vision(frames)).mean(axis=1)
         return normalize(video) if self.renormalize_video else video
 

@@ -16,36 +16,42 @@ from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.prompts.layer_plan import Segment, bind, rows_of
 
 
-def _layer(block, whole, additions, tokens, layer, **kwargs):
+def _layer(block, whole, additions, rows, layer, **kwargs):
     """Runs one layer.
 
     Args:
         block: the layer.
         whole: shapes of the layer's complete parameters.
         additions: the sources that add to the layer.
-        tokens: `[B, G, S, D]`.
+        rows: the tokens `[B, G, S, D]`, and the carried rows or None.
         layer: the layer's parameters (possibly sharded) and its rows of the sources.
         **kwargs: of `Block.__call__`.
     """
-    params, rows = layer
+    tokens, carried = rows
+    params, own = layer
     params = gather(params, whole)
-    bound = bind(additions, rows)
+    bound = bind(additions, own)
     for update in bound.updates:
         tokens = update(tokens)
     prompts = [make(tokens) for make in bound.prompts]
     return block.apply(
-        {"params": params}, tokens, prompts, beside=bound.beside, **kwargs
+        {"params": params},
+        tokens,
+        prompts,
+        beside=bound.beside,
+        carried=carried,
+        **kwargs,
     )
 
 
-def _run_alike(layer, stacked, tokens, *, looped: bool):
+def _run_alike(layer, stacked, rows, *, looped: bool):
     """Runs layers of one structure, whose parameters are stacked on axis 0."""
     # One compiled body for all layers, or one copy of it for each.
     if looped:
-        return jax.lax.scan(lambda x, one: (layer(x, one), None), tokens, stacked)[0]
+        return jax.lax.scan(lambda x, one: (layer(x, one), None), rows, stacked)[0]
     for i in range(jax.tree.leaves(stacked)[0].shape[0]):
-        tokens = layer(tokens, jax.tree.map(operator.itemgetter(i), stacked))
-    return tokens
+        rows = layer(rows, jax.tree.map(operator.itemgetter(i), stacked))
+    return rows
 
 
 def run_layers(
@@ -62,7 +68,8 @@ def run_layers(
     read_mask: Array | None = None,
     enter_joint: Callable[[Array], Array] | None = None,
     rotation: Rotation | None = None,
-) -> Array:
+    carried: Float[Array, "B 1 P D"] | None = None,
+) -> Any:
     """Runs all layers of a tower, segment by segment.
 
     Args:
@@ -79,6 +86,8 @@ def run_layers(
         read_mask: attention mask of those rows.
         enter_joint: regroups the tokens before the first joint layer.
         rotation: of each token of a frame, as of `Block`.
+        carried: rows that run through all layers beside the groups, as of `Block`;
+            `read` picks among them.
 
     Returns:
         The rows that the last layer returns.
@@ -100,7 +109,7 @@ def run_layers(
         stop = min(segment.stop, layers - 1)
         if stop > segment.start:
             looped = compute.scan and stop - segment.start > 1
-            tokens = _run_alike(
+            tokens, carried = _run_alike(
                 saving(functools.partial(layer, mask=mask), looped=looped),
                 (
                     # A slice of the complete axis is free; a part of it may be copied.
@@ -111,12 +120,13 @@ def run_layers(
                         operator.itemgetter(slice(stop - segment.start)), rows
                     ),
                 ),
-                tokens,
+                (tokens, carried),
                 looped=looped,
             )
         # The last layer computes only the rows that are read, if not all of them are.
         if segment.stop == layers:
             row = jax.tree.map(lambda x: x[-1], rows)
             layer = functools.partial(layer, mask=read_mask, read=read)
-            tokens = saving(layer, looped=False)(tokens, (last, row))
-    return tokens
+            run = saving(layer, looped=False)
+            tokens, carried = run((tokens, carried), (last, row))
+    return tokens if carried is None else carried

@@ -36,6 +36,8 @@ class Method:
         adapter: the part of a layer that adapters run in parallel to, `attention` or
             `mlp`; empty means no adapters.
         lora_rank: rank of the change of the query, key and value projections.
+        global_length: global prompts, and prompts of each layer from one latent.
+        latent: how those are made from it.
         about: one line that helps a user choose a method.
     """
 
@@ -47,6 +49,8 @@ class Method:
     joint_layers: bool = False
     adapter: str = ""
     lora_rank: int = 0
+    global_length: int = 0
+    latent: str = "linear"
     about: str = ""
 
     def prompt_config(self, layers: int, num_frames: int = 12) -> PromptConfig:
@@ -66,6 +70,8 @@ class Method:
             num_frames=num_frames,
             adapter=self.adapter,
             lora_rank=self.lora_rank,
+            global_length=self.global_length,
+            latent=self.latent,
         )
 
 
@@ -142,6 +148,17 @@ METHODS = {
     ),
     "vop_lora": Method(
         _PROMPTS, text_length=8, video_length=8, lora_rank=8, about="vop and lora"
+    ),
+    "dgl_linear": Method(
+        _PROMPTS,
+        global_length=4,
+        about="global prompts that look at all frames; all others from one table",
+    ),
+    "dgl_transformer": Method(
+        _PROMPTS,
+        global_length=4,
+        latent="transformer",
+        about="dgl_linear with a layer between the table and the prompts",
     ),
 }
 

@@ -24,6 +24,7 @@ from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.layer_stack import run_layers
 from vop_jax.model.prompts.adapters import Adapters
 from vop_jax.model.prompts.config import PromptConfig
+from vop_jax.model.prompts.latent import LatentPrompts
 from vop_jax.model.prompts.layer_plan import Source
 from vop_jax.model.prompts.lora import Lora
 from vop_jax.model.prompts.sources import TextPrompts, VideoPrompts, arrange
@@ -35,11 +36,18 @@ class _Tower(nn.Module):
     The last layer may compute only the row that is read, and the `partial` baseline
     trains it alone, so it has parameters of its own; the others are stacked for
     `lax.scan`.
+
+    Attributes:
+        size: of the backbone.
+        prompt_config: what is added to it.
+        compute: how the tower computes.
+        shared: what makes prompts of both towers, or None.
     """
 
     size: ClipSize
     prompt_config: PromptConfig
     compute: ComputeConfig
+    shared: LatentPrompts | None = None
 
     def make_layers(self, size: TowerSize) -> None:
         """Declares `layers` and `last_layer`."""
@@ -128,7 +136,7 @@ def _unchanged(rows: Array) -> Array:
 
 
 class VisionTower(_Tower):
-    """The vision tower: frames to frame features."""
+    """The vision tower: frames to frame features, or to one of the video."""
 
     def setup(self):
         """Declares the submodules."""
@@ -222,11 +230,13 @@ class VisionTower(_Tower):
         tokens = self.ln_pre(tokens + self.position_embedding)
         return tokens.astype(self.compute.precision.results)
 
-    def __call__(self, frames: UInt8[Array, "B F H W 3"]) -> Float[Array, "B F E"]:
-        """The embedding of each frame, not normalised, float32.
+    def __call__(self, frames: UInt8[Array, "B F H W 3"]) -> Float[Array, "B R E"]:
+        """The embeddings of each video, not normalised, float32.
 
-        It is made of the class token's row, which is then the only one that the last
-        layer computes, or of all rows by attention pooling.
+        There is one of each frame (R = F), made of the class token's row, which is then
+        the only one that the last layer computes, or of all rows by attention pooling.
+        With global prompts there is one of the video (R = 1), that of the first of
+        them, and the last layer computes no other row.
         """
         tokens = self.embed(frames)
         batch, count, length, width = tokens.shape
@@ -241,6 +251,14 @@ class VisionTower(_Tower):
             # Each frame's class token, whether frames are grouped jointly or not.
             rows = tokens.reshape(batch, count, length, -1)[:, :, :1]
             return rows.reshape(batch, tokens.shape[1], -1, tokens.shape[-1])
+
+        made = carried = None
+        if self.shared is not None:
+            made, carried = self.shared.frame_prompts(), self.shared.global_rows()
+            carried = jnp.broadcast_to(carried, (batch, 1, *carried.shape))
+            carried = carried.astype(tokens.dtype)
+            # They are read as the tokens of a frame are: the first of them alone.
+            count, length = carried.shape[1:3]
 
         rotation = None
         if size.rotary is not None:
@@ -257,11 +275,12 @@ class VisionTower(_Tower):
             self.layers,
             self.last_layer,
             tokens,
-            self.prompts.plan(self.ln_pre, self.beside(size)),
+            self.prompts.plan(self.ln_pre, self.beside(size), made),
             compute=self.compute,
             read=read if self.pooling is None else None,
             enter_joint=join,
             rotation=rotation,
+            carried=carried,
         )
         rows = self.ln_post(rows.reshape(batch, count, -1, width))
         rows = rows[:, :, 0] if self.pooling is None else self.pooled(rows)
@@ -328,15 +347,22 @@ class TextTower(_Tower):
         # [B, 1, N, D]
         tokens = tokens.astype(dtype)[:, None]
         index = jnp.arange(length)
+        mask = index[:, None] >= index if size.causal else None
+        made = None
+        if self.shared is not None:
+            made = self.shared.text_prompts()
+            # They stand behind the SOT token, which does not see them.
+            seen = jnp.broadcast_to(index[:, None] > 0, (length, made.shape[1]))
+            mask = jnp.concatenate([index[:, None] >= index, seen], axis=1)
         rows = run_layers(
             self.block,
             self.whole_layer,
             self.layers,
             self.last_layer,
             tokens,
-            self.prompts(self.position_embedding, self.beside(size)),
+            self.prompts(self.position_embedding, self.beside(size), made),
             compute=self.compute,
-            mask=index[:, None] >= index if size.causal else None,
+            mask=mask,
             read=lambda x: jnp.take_along_axis(x, end[:, None, None, None], axis=2),
             read_mask=(
                 (index <= end[:, None])[:, None, None, None] if size.causal else None

@@ -19,6 +19,7 @@ from vop_jax.model.prompts.config import (
     ADDED_PROMPT_FIELDS,
     CMM_ROLES,
     CMMS,
+    LATENTS,
     LORA_PARTS,
     PLACES,
     PromptConfig,
@@ -61,6 +62,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "prompts.cmm_role": CMM_ROLES,
     "prompts.adapter": ("", *PLACES),
     "prompts.lora_parts": LORA_PARTS,
+    "prompts.latent": LATENTS,
     "prompts.text_layout": TEXT_LAYOUTS,
 }
 T = TypeVar("T")

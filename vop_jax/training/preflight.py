@@ -77,6 +77,11 @@ def check_backbone(config: RunConfig, size: ClipSize) -> None:
             f"config.prompts.text_layout is {prompts.text_layout}, but this backbone's "
             "text tower does not read the EOT token; use prefix"
         )
+    if reason := prompts.unfit(size):
+        raise UserError(
+            f"config.prompts.global_length is {prompts.global_length}, but {reason}; "
+            "use another method, such as lora"
+        )
     lacking = lacking_parameters(size, config.row.trained)
     if lacking:
         raise UserError(

@@ -24,10 +24,16 @@ from vop_jax.weights.preprocessing import HUGGING_FACE, OPEN_CLIP, stated_frames
 from vop_jax.weights.records import is_wrapped
 from vop_jax.weights.special_tokens import caption_ends, kind_of_tokenizer
 from vop_jax.weights.tensors import Tensor, Weights, open_weights, tensor_of
-from vop_jax.weights.tuned import load_tuned, metadata_of, read_tuned
+from vop_jax.weights.tuned import (
+    load_tuned,
+    metadata_of,
+    prompt_config,
+    read_tuned,
+    take_prompts,
+)
 
-# F of the authors' released model.
-_MODELSCOPE_FRAMES = 12
+# F of the released models that do not say it.
+_FRAMES = 12
 
 
 class ClipSource(NamedTuple):
@@ -117,7 +123,9 @@ def open_clip_source(
     check_clip(size, model.clip, where)
     clip, added, metadata = dict(model.clip), model.prompts, {}
     if added:
-        metadata = _modelscope_metadata(size, added)
+        metadata = _METADATA[model.format](size, added)
+        shapes = {name: x.shape for name, x in added.items()}
+        take_prompts(dict(added), size, prompt_config(shapes, metadata, size), where)
     elif os.path.lexists(tuned_file):
         named, metadata = read_tuned(tuned_file)
         # Everything in it is held against the CLIP, and nothing is left over.
@@ -189,7 +197,23 @@ def _modelscope_metadata(size: ClipSize, added: Mapping[str, Tensor]) -> dict[st
     prompts = PromptConfig(
         text_length=added["text_prompts"].shape[1],
         video_length=added["video_prompts"].shape[1],
-        num_frames=_MODELSCOPE_FRAMES,
+        num_frames=_FRAMES,
         text_layout="modelscope",
     )
     return metadata_of("vop", prompts, size.vision.layers, None)
+
+
+def _dgl_metadata(size: ClipSize, added: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The metadata that describes a released checkpoint of DGL."""
+    length = added["global_prompts"].shape[0]
+    if "text_prefix.weight" in added:
+        method, frames = "dgl_linear", _FRAMES
+    # Its latent has rows for the captions, twice, and for each frame.
+    else:
+        method, frames = "dgl_transformer", added["latent"].shape[0] // length - 2
+    prompts = PromptConfig(num_frames=max(frames, 1))
+    return metadata_of(method, prompts, size.vision.layers, None)
+
+
+# Format of a released model with prompts -> what describes them.
+_METADATA = {"modelscope": _modelscope_metadata, "dgl": _dgl_metadata}

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from data_pipelines.console.errors import UserError
+from vop_jax.weights.dgl_names import is_dgl, split_dgl
 from vop_jax.weights.families import FAMILIES
 from vop_jax.weights.modelscope_names import PREFIX, split_modelscope, to_modelscope
 from vop_jax.weights.name_tables import (
@@ -135,8 +136,8 @@ class NamedModel:
 
     Attributes:
         format: `huggingface`, `openai` (also for open_clip, whose names are the same),
-            `open_clip` with a tower of timm, `perception_models`, `big_vision` or
-            `modelscope`.
+            `open_clip` with a tower of timm, `perception_models`, `big_vision`,
+            `modelscope` or `dgl`.
         clip: the CLIP.
         prompts: added parameters, under the names of `tuned.safetensors`.
         stated: whether a config.json describes it.
@@ -169,8 +170,12 @@ def recognise(tensors: Mapping[str, Tensor], where: str) -> NamedModel:
         raise UserError(f"{where}: {few(sorted(empty))} is empty, which no CLIP has")
     _check_foreign(tensors, where)
     prompts: dict[str, Tensor] = {}
-    released = any(name.startswith(PREFIX) for name in tensors)
-    if released:
+    released = ""
+    if is_dgl(tensors, PREFIX):
+        released = "dgl"
+        tensors, prompts = split_dgl(tensors, PREFIX, where)
+    elif any(name.startswith(PREFIX) for name in tensors):
+        released = "modelscope"
         tensors, prompts = split_modelscope(tensors, where)
     found = next((x for x in _FORMATS if _fits(x, tensors)), None)
     if found is None:
@@ -189,7 +194,7 @@ def recognise(tensors: Mapping[str, Tensor], where: str) -> NamedModel:
         kept = to_ours(found.table, kept, where)
     name, activations = found.name, found.activations
     if released:
-        name, activations = "modelscope", ("quick_gelu", "quick_gelu")
+        name, activations = released, ("quick_gelu", "quick_gelu")
     return NamedModel(name, kept, prompts, found.stated, found.family, activations)
 
 

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from data_pipelines.console.errors import UserError
 from data_pipelines.files.json_files import Matches, described, parse_json, shown
 from vop_jax.model.clip.param_shapes import param_shapes
-from vop_jax.model.clip.sizes import ClipSize
+from vop_jax.model.clip.sizes import TOWERS, ClipSize
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.prompts.text_layout import prompt_slots
 from vop_jax.model.shapes import added_shapes
@@ -29,6 +29,8 @@ from vop_jax.weights.tensors import open_safetensors, tensor_of
 
 FORMAT = 1
 _LORA = ("lora.vision.A", "lora.text.A")
+# A form of the latent -> a tensor that it alone has.
+_LATENTS = {"transformer": "dgl.text_mlp.fc1.weight"}
 _ADAPTER = re.compile(r"adapters\.(vision|text)\.(attention|mlp)\.")
 # Start, a word, EOT.
 _SHORTEST_CAPTION = 3
@@ -87,9 +89,13 @@ def prompt_name(path: str) -> str:
 
     Both towers have a module `prompts` whose names are unique, so the path before it is
     dropped. Adapters and LoRA have the same names in both towers, so their tower is
-    part of the name: `adapters.vision.attention.down.weight`, `lora.text.A`.
+    part of the name: `adapters.vision.attention.down.weight`, `lora.text.A`. What both
+    towers share has its own names alone: `latent`.
     """
-    _, tower, module, *names = path.split("/")
+    _, tower, *names = path.split("/")
+    if tower not in TOWERS:
+        return ".".join(names)
+    module, *names = names
     return ".".join(names if module == "prompts" else [module, tower, *names])
 
 
@@ -156,7 +162,7 @@ def load_tuned(path: Path, size: ClipSize, backbone_sha256: str | None) -> Tuned
     prompts = prompt_config(
         {name: value.shape for name, value in named.items()}, metadata, size
     )
-    leaves = _take_prompts(named, size, prompts, str(path))
+    leaves = take_prompts(named, size, prompts, str(path))
     if named:
         count = layer_count(size)
         touched = targets_of(RECORDS, named, count)
@@ -169,10 +175,16 @@ def load_tuned(path: Path, size: ClipSize, backbone_sha256: str | None) -> Tuned
     return Tuned(leaves, metadata, prompts)
 
 
-def _take_prompts(
-    named: dict[str, np.ndarray], size: ClipSize, prompts: PromptConfig, where: str
-) -> dict[str, np.ndarray]:
+def take_prompts(
+    named: dict[str, Any], size: ClipSize, prompts: PromptConfig, where: str
+) -> dict[str, Any]:
     """Removes the added parameters from `named` and returns them by path.
+
+    Args:
+        named: anything that has a shape, by its name in the file.
+        size: of the backbone.
+        prompts: which parameters are added to it.
+        where: names the file in an error.
 
     Raises:
         UserError: one is missing, or does not fit the backbone.
@@ -245,8 +257,11 @@ def prompt_config(
     cut = any(ends[name] < spans[name][1] for name in spans if name in shapes)
     last = max((ends[name] for name in spans if name in shapes), default=0)
     lstm = "context.lstm.weight_ih_l0"
+    carried = axis("global_prompts", 0)
+    # Beside global prompts there are no joint layers to be told from the others.
+    every = carried and split == size.vision.layers
     cmm = "bilstm" if f"{lstm}_reverse" in shapes else "lstm"
-    return PromptConfig(
+    prompts = PromptConfig(
         text_length=axis("text_prompts", -2),
         video_length=axis("video_prompts", -2),
         position_length=axis("position_prompts", -2),
@@ -254,7 +269,7 @@ def prompt_config(
         joint_length=axis("joint_prompts", -2),
         first_layer=first,
         last_layer=last if cut else 0,
-        split_layer=split,
+        split_layer=-1 if every else split,
         num_frames=metadata["num_frames"],
         text_layout=metadata["text_layout"],
         cmm=cmm if lstm in shapes else "transformer",
@@ -263,7 +278,18 @@ def prompt_config(
         adapter_width=max((axis(name, 1) for name in downs), default=64),
         lora_rank=max(axis(name, 1) for name in _LORA),
         lora_parts=metadata.get("lora_parts", PromptConfig.lora_parts),
+        global_length=carried,
+        latent=next((x for x, name in _LATENTS.items() if name in shapes), "linear"),
+        postfix="text_postfix.weight" in shapes,
     )
+    if reason := prompts.unfit(size):
+        raise UserError(
+            f"global_prompts has shape {list(shapes['global_prompts'])}, but {reason}; "
+            "use the backbone they were trained on"
+        )
+    if carried:
+        prompts.check()
+    return prompts
 
 
 def _check_layers(metadata: dict[str, Any], size: ClipSize, where: str) -> None:

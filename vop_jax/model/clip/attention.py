@@ -34,6 +34,21 @@ def joined(
     return jnp.concatenate(whole, axis=3)
 
 
+def as_one_group(parts: Sequence[Array], batch: int, groups: int) -> list[Array]:
+    """The keys (or values) of all groups as those of one.
+
+    Args:
+        parts: as of `joined`.
+        batch: B.
+        groups: G.
+
+    Returns:
+        Each part as `[B, 1, G * n, H, d]`; what groups share is repeated.
+    """
+    whole = [jnp.broadcast_to(x, (batch, groups, *x.shape[-3:])) for x in parts]
+    return [x.reshape(batch, 1, -1, *x.shape[-2:]) for x in whole]
+
+
 def _product(left: Array, right: Array, dimensions: tuple) -> Array:
     """A matrix product in the dtype of `right`, accumulated in float32."""
     return jax.lax.dot_general(

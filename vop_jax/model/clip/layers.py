@@ -8,13 +8,14 @@ result, for a fraction of the FLOPs.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from vop_jax.model.clip.attention import attend
+from vop_jax.model.clip.attention import as_one_group, attend
 from vop_jax.model.clip.precision import Precision
 from vop_jax.model.clip.products import dense
 from vop_jax.model.clip.remat import name_saved
@@ -96,22 +97,28 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(
         self,
-        rows: Float[Array, "B G R D"],
+        rows: Sequence[Array],
         tokens: Float[Array, "B G S D"],
         prompts: Sequence[Array],
         mask: Bool[Array, "#B #G #H #R S"] | None,
         turns: tuple[Rotation, Rotation] | None = None,
         beside: Beside = _NOTHING,
-    ) -> Float[Array, "B G R D"]:
+        carried: Sequence[Array] = (),
+    ) -> list[Array]:
         """Attends; all inputs have passed the layer's first LayerNorm.
 
         Args:
-            rows: which attend.
+            rows: `[B, G, R, D]`, which attend within their group; none or one.
             tokens: which are attended to.
             prompts: further keys and values, as of `Block`.
             mask: which tokens each row may attend to.
             turns: the rotations of the rows' queries and of the tokens' keys.
             beside: what is added to the output of a projection, as of `Block`.
+            carried: the carried rows `[B, 1, P, D]` of `Block`, which all others attend
+                to, and those of them that attend to everything; or none.
+
+        Returns:
+            The outputs of `rows`, then of the carried rows that attend.
         """
         heads, width = self.size.heads, self.size.width
         project = {
@@ -138,23 +145,34 @@ class Attention(nn.Module):
             return name_saved(x.reshape(*x.shape[:-2], width), name).reshape(x.shape)
 
         of_rows, of_tokens = turns or (None, None)
-        query = projected("query", rows, of_rows) * (width // heads) ** -0.5
         # Prompts give keys and values only; they have no place to be turned by.
+        groups = (*prompts, *carried[:1])
         keys = [projected("key", tokens, of_tokens)]
-        keys += [projected("key", group) for group in prompts]
-        values = [projected("value", group) for group in (tokens, *prompts)]
-        if self.splash and pays(query, mask):
-            mixed = splash_attend(query, keys, values)
-        else:
-            mixed = attend(query, keys, values, mask)
+        keys += [projected("key", group) for group in groups]
+        values = [projected("value", group) for group in (tokens, *groups)]
+        attending = [(projected("query", x, of_rows), keys, values, mask) for x in rows]
+        for x in carried[1:]:
+            everyone = [
+                [*as_one_group(parts[:-1], *tokens.shape[:2]), parts[-1]]
+                for parts in (keys, values)
+            ]
+            attending.append((projected("query", x), everyone[0], everyone[1], None))
+        norm = None
         if self.size.attention_norm:
-            # Over all heads of a row together.
             norm = LayerNorm(self.size.epsilon, dtype=self.precision.results, name="ln")
-            flat = mixed.reshape(*mixed.shape[:-2], width)
-            mixed = norm(flat).reshape(mixed.shape)
-        return nn.DenseGeneral(
-            width, axis=(-2, -1), name="out", **dense(self.precision)
-        )(mixed)
+        out = nn.DenseGeneral(width, axis=(-2, -1), name="out", **dense(self.precision))
+
+        def mixed(query: Array, keys: Any, values: Any, mask: Array | None) -> Array:
+            query = query * (width // heads) ** -0.5
+            if self.splash and pays(query, mask):
+                x = splash_attend(query, keys, values)
+            else:
+                x = attend(query, keys, values, mask)
+            # Over all heads of a row together.
+            flat = x.reshape(*x.shape[:-2], width)
+            return x if norm is None else norm(flat).reshape(x.shape)
+
+        return [out(mixed(*one)) for one in attending]
 
 
 class Mlp(nn.Module):
@@ -198,46 +216,68 @@ class Block(nn.Module):
         read: Callable[[Array], Array] | None = None,
         beside: Beside = _NOTHING,
         rotation: Rotation | None = None,
-    ) -> Float[Array, "B G R D"]:
+        carried: Float[Array, "B 1 P D"] | None = None,
+    ) -> tuple[Array | None, Array | None]:
         """Runs the layer.
 
         Args:
             tokens: G groups of S tokens; attention stays within a group.
             prompts: further keys and values, `[P, D]`, `[G, P, D]` or `[B, G, P, D]`.
-            mask: which tokens each row may attend to.
+            mask: which tokens each row may attend to, and which prompts if it is as
+                wide as both.
             read: picks the rows to compute, `[B, G, S, D] -> [B, G, R, D]`; None means
-                all. Only one row of the last layer is ever used.
+                all. Only one row of the last layer is ever used. With carried rows it
+                picks among those, and no token is computed.
             beside: part of the layer (`attention`, `mlp`, and within the attention
                 `query`, `key`, `value`) -> a function of that part's input, whose
                 result is added to that part's output.
             rotation: of each token of a frame, whose number divides S: a group may hold
                 several frames, and a token is turned by its place within its own.
+            carried: rows that every group attends to, and that attend to themselves and
+                to the tokens and prompts of all groups.
 
         Returns:
-            The layer's output for the rows that `read` picks.
+            The layer's outputs for the tokens and for the carried rows, `read` ones
+            alone; None for rows that are not computed.
         """
         results = self.precision.results
         norm = LayerNorm(self.size.epsilon, dtype=results, name="ln_1")
         normed = norm(tokens)
-        rows, onward = (
-            (normed, tokens) if read is None else (read(normed), read(tokens))
-        )
-        onward = onward + Attention(
-            self.size, self.precision, self.splash, name="attention"
-        )(
-            rows,
+        # The rows that are computed, normalised and as they came.
+        own = [(normed, tokens)]
+        leading = [] if carried is None else [(norm(carried), carried)]
+        shared = [rows for rows, _ in leading]
+        if read is not None and carried is not None:
+            own, leading = [], [(read(rows), read(x)) for rows, x in leading]
+        elif read is not None:
+            own = [(read(normed), read(tokens))]
+        kept = read if carried is None else None
+        mixed = Attention(self.size, self.precision, self.splash, name="attention")(
+            [rows for rows, _ in own],
             normed,
             [norm(group) for group in prompts],
             mask,
-            None if rotation is None else _turns(rotation, tokens, read),
+            None if rotation is None else _turns(rotation, tokens, kept),
             beside,
+            [*shared, *(rows for rows, _ in leading)],
         )
-        if "attention" in beside:
-            onward = onward + beside["attention"](rows)
-        onward = name_saved(onward, "attended")
-        rows = LayerNorm(self.size.epsilon, dtype=results, name="ln_2")(onward)
-        onward = onward + Mlp(self.size, self.precision, name="mlp")(rows)
-        return onward + beside["mlp"](rows) if "mlp" in beside else onward
+        ln_2 = LayerNorm(self.size.epsilon, dtype=results, name="ln_2")
+        mlp = Mlp(self.size, self.precision, name="mlp")
+
+        def finished(rows: Array, onward: Array, mixed: Array) -> Array:
+            onward = onward + mixed
+            if "attention" in beside:
+                onward = onward + beside["attention"](rows)
+            onward = name_saved(onward, "attended")
+            rows = ln_2(onward)
+            onward = onward + mlp(rows)
+            return onward + beside["mlp"](rows) if "mlp" in beside else onward
+
+        done = [
+            finished(*stream, x)
+            for stream, x in zip([*own, *leading], mixed, strict=True)
+        ]
+        return done[0] if own else None, done[-1] if leading else None
 
 
 def _turns(

@@ -208,6 +208,11 @@ class ClipSize:
         return self.vision.class_token + self.patches
 
     @property
+    def reads_class_token(self) -> bool:
+        """Whether a frame's embedding is made of its class token's row alone."""
+        return self.vision.class_token and not self.vision.pooling_heads
+
+    @property
     def full_captions(self) -> bool:
         """Whether captions keep their padding to the full context length.
 

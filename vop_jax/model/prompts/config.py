@@ -5,6 +5,7 @@ from typing import Annotated
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.ranges import Range
+from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.prompts.text_layout import prompt_slots
 
 # The context modelling modules, of `context`.
@@ -15,8 +16,13 @@ CMM_ROLES = ("prompts", "update_cls")
 PLACES = ("attention", "mlp")
 # The projections that LoRA can change (q, k, v), in the order of the rows of B.
 LORA_PARTS = ("qkv", "q", "k", "v", "qk", "qv", "kv")
+# How prompts are made from a latent, see `latent`.
+LATENTS = ("linear", "transformer")
 # Fields that older versions lacked -> the value that says what those did.
-ADDED_PROMPT_FIELDS = {"lora_rank": 0, "lora_parts": "qkv"}
+ADDED_PROMPT_FIELDS = {
+    **{"lora_rank": 0, "lora_parts": "qkv"},
+    **{"global_length": 0, "latent": "linear", "postfix": False},
+}
 # Prompts of a layer, and more layers than any tower has.
 _LENGTHS, _LAYERS = Range(0, 4_096), 10_000
 _SIGNED = Range(-1_000, 1_000)
@@ -49,6 +55,12 @@ class PromptConfig:
         adapter_width: W, the width of the adapters' bottleneck.
         lora_rank: r, the rank of LoRA's change of projections; 0 means no LoRA.
         lora_parts: the projections that it changes, one of `LORA_PARTS`.
+        global_length: P, the number of global prompts, which run through the vision
+            tower with the frames, and of the prompts of each layer of both towers that
+            are made from one latent (DGL); 0 means none of them.
+        latent: how they are made from it, one of `LATENTS`.
+        postfix: whether the parameters of the text prompts behind the caption are kept,
+            which reach nothing.
         prompt_std: standard deviation of the prompts' initial values.
         frame_position_std: standard deviation of the frame positional embedding's
             initial values.
@@ -73,6 +85,9 @@ class PromptConfig:
     adapter_width: Annotated[int, Range(1, 65_536)] = 64
     lora_rank: Annotated[int, Range(0, 4_096)] = 0
     lora_parts: str = "qkv"
+    global_length: Annotated[int, _LENGTHS] = 0
+    latent: str = "linear"
+    postfix: bool = False
     prompt_std: Annotated[float, Range(0, 1_000)] = 0.02
     frame_position_std: Annotated[float, Range(0, 1_000)] = 0.02
     context_forget_bias: Annotated[float, _SIGNED] = 0.0
@@ -101,10 +116,46 @@ class PromptConfig:
                 "config.prompts.text_layout=modelscope has prompts in every layer; "
                 "leave config.prompts.first_layer at 1 and last_layer at 0",
             ),
+            (
+                not self.global_length or not self._own_prompts(),
+                "config.prompts.global_length brings prompts of its own for every "
+                "layer; leave config.prompts.text_length, video_length, "
+                "position_length, context_length and joint_length at 0, split_layer at "
+                "-1, first_layer at 1, last_layer at 0 and text_layout at prefix",
+            ),
+            (
+                not self.postfix or (self.global_length and self.latent == "linear"),
+                "config.prompts.postfix belongs to global prompts from a linear "
+                "latent; leave it off",
+            ),
         ]
         for holds, message in rules:
             if not holds:
                 raise UserError(message)
+
+    def _own_prompts(self) -> bool:
+        """Whether there are VoP's prompts, or a choice of where they are."""
+        lengths = self.text_length, self.video_length, self.position_length
+        return bool(
+            any((*lengths, self.context_length, self.joint_length, self.last_layer))
+            or self.first_layer > 1
+            or self.split_layer >= 0
+            or self.text_layout != "prefix"
+        )
+
+    def unfit(self, size: ClipSize) -> str:
+        """Why this cannot be added to a backbone, as an end of a sentence, or empty."""
+        if self.global_length and not size.reads_class_token:
+            return (
+                "this backbone's vision tower does not read a class token, in whose "
+                "place the first global prompt is read"
+            )
+        if self.global_length and size.full_captions:
+            return (
+                "this backbone's text tower does not read the EOT token, or also looks "
+                "behind it, where prompts would not be without effect"
+            )
+        return ""
 
     def split(self, layers: int) -> int:
         """K_s for a tower of that many layers."""
@@ -121,7 +172,9 @@ class PromptConfig:
     def bound_to_frames(self, layers: int) -> bool:
         """Whether any parameter is specific to a frame position, which fixes F."""
         learned = self.context_length and self.cmm == "transformer"
-        return bool(self.position_length or learned or self.split(layers) < layers)
+        made = self.global_length and self.latent == "transformer"
+        specific = self.position_length or learned or made
+        return bool(specific or self.split(layers) < layers)
 
     def prompted(self, layers: int) -> tuple[int, int]:
         """The half-open range of prompted layers, counted from 0."""

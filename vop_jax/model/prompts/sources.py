@@ -45,6 +45,14 @@ def _as_it_stands(row: Array, tokens: Array) -> Array:
     return row
 
 
+def _with(additions: Additions, made: Array | None) -> Additions:
+    """The same additions, and prompts of all layers."""
+    if made is None:
+        return additions
+    source = Source(0, made, _as_it_stands)
+    return additions._replace(prompts=(*additions.prompts, source))
+
+
 def _overwrite(slots: list[int], row: Array, tokens: Array) -> Array:
     """The tokens `[B, 1, S, D]` with a layer's prompts `[P, D]` in their slots."""
     return tokens.at[:, :, np.array(slots)].set(row.astype(tokens.dtype))
@@ -69,7 +77,10 @@ class TextPrompts(_TowerPrompts):
 
     @nn.compact
     def __call__(
-        self, positions: Array, beside: Mapping[str, Source] = {}
+        self,
+        positions: Array,
+        beside: Mapping[str, Source] = {},
+        made: Array | None = None,
     ) -> list[Segment]:
         """The layer plan of the text tower.
 
@@ -77,6 +88,7 @@ class TextPrompts(_TowerPrompts):
             positions: the positional embedding `[context length, Dt]`, added to the
                 prompts of layer 1 if they are placed among the words.
             beside: what is added to parts of the layers.
+            made: prompts `[K, P, Dt]` of all layers that are made elsewhere, or none.
         """
         config, layers = self.config, self.size.layers
         first, last = config.prompted(layers)
@@ -91,7 +103,7 @@ class TextPrompts(_TowerPrompts):
         elif table is not None:
             stored = Source(first, table, _as_it_stands)
             additions = additions._replace(prompts=(stored,))
-        return plan_layers(layers, layers, (first, last), additions)
+        return plan_layers(layers, layers, (first, last), _with(additions, made))
 
 
 class VideoPrompts(_TowerPrompts):
@@ -135,7 +147,10 @@ class VideoPrompts(_TowerPrompts):
             self.frame_positions = added(self, "frame_positions", shape, initial)
 
     def plan(
-        self, ln_pre: Callable[[Array], Array], beside: Mapping[str, Source] = {}
+        self,
+        ln_pre: Callable[[Array], Array],
+        beside: Mapping[str, Source] = {},
+        made: Array | None = None,
     ) -> list[Segment]:
         """The layer plan of the vision tower.
 
@@ -144,6 +159,8 @@ class VideoPrompts(_TowerPrompts):
                 through it together with the tokens, as in the authors' code; generated
                 prompts do not.
             beside: what is added to parts of the layers.
+            made: prompts of all layers that are made elsewhere, `[K, P, Dv]` or
+                `[K, F, P, Dv]`, or none.
         """
         config, layers = self.config, self.size.layers
         first, last = config.prompted(layers)
@@ -156,6 +173,7 @@ class VideoPrompts(_TowerPrompts):
             return tuple(Source(base, table, _as_it_stands) for table in found)
 
         per_frame = Additions(stored(first, self.shared, self.position), (), beside)
+        per_frame = _with(per_frame, made)
         if self.context is not None:
             kind, make = ROLES[config.cmm_role]
             rows = _classes if self.size.class_token else _patches

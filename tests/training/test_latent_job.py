@@ -1,0 +1,77 @@
+"""Global prompts through every door: training, loading, scores, index, convert."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from colour_model import COLOURS, write_colour
+from small_job import config, data_dir, small_world  # noqa: F401
+
+import vop_jax
+from data_pipelines.console.errors import UserError
+from vop_jax import evaluate
+from vop_jax.runtime.run_folder import RunFolder
+from vop_jax.training.job import run_job
+from vop_jax.weights.clip_export import convert
+
+METHODS = ["dgl_linear", "dgl_transformer"]
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def finished(request, data_dir, tmp_path_factory):
+    folder = RunFolder(tmp_path_factory.mktemp("run") / request.param)
+    made = config(data_dir, f"method={request.param}")
+    return folder, run_job(made, folder), request.param
+
+
+def frames_of(model, count=3):
+    rng = np.random.default_rng(0)
+    shape = (count, model.num_frames, model.image_size, model.image_size, 3)
+    return rng.integers(0, 256, shape, np.uint8)
+
+
+@pytest.mark.slow
+def test_a_run_is_loaded_and_scored(finished, data_dir, tmp_path):
+    folder, results, method = finished
+    model = vop_jax.load(folder.path)
+    assert model.metadata["method"] == method
+    videos = model.encode_videos(frames_of(model))
+    # One row a video, and no mean over frames, which would be shorter.
+    np.testing.assert_allclose(np.linalg.norm(videos, axis=1), 1, atol=1e-5)
+    flags = [f"--checkpoint={folder.path}", f"--data_dir={data_dir}", "--resamples=20"]
+    with pytest.raises(SystemExit) as done:
+        evaluate.main([*flags, f"--json={tmp_path / 'scores.json'}"])
+    assert done.value.code in (0, None)
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert found["t2v"] == results["t2v"]
+
+
+@pytest.mark.slow
+def test_videos_are_indexed_with_it(finished, tmp_path):
+    folder, _, _ = finished
+    model = vop_jax.load(folder.path)
+    paths = [write_colour(tmp_path / "films" / f"{x}.mp4", x) for x in COLOURS]
+    with vop_jax.VideoIndex.create(tmp_path / "index") as index:
+        index.update(model, tmp_path / "films", str(folder.path))
+        (answer,) = index.search(model, ["a red circle"], top=3).answers
+    wanted = model.encode_texts(["a red circle"])[0] @ model.encode_videos(paths).T
+    scores = [hit.similarity for hit in answer.hits]
+    # An index holds 16-bit floats.
+    np.testing.assert_allclose(scores, np.sort(wanted)[::-1], atol=1e-3)
+
+
+@pytest.mark.slow
+def test_it_is_converted_with_its_prompts(finished, tmp_path):
+    folder, _, _ = finished
+    convert(folder.path, tmp_path / "out", "huggingface")
+    model, again = vop_jax.load(folder.path), vop_jax.load(tmp_path / "out")
+    frames = frames_of(model)
+    np.testing.assert_array_equal(
+        model.encode_videos(frames), again.encode_videos(frames)
+    )
+    ours = safetensors.numpy.load_file(tmp_path / "out" / "tuned.safetensors")
+    assert ours.keys() == safetensors.numpy.load_file(folder.tuned).keys()
+    for target in ("openai", "modelscope"):
+        with pytest.raises(UserError, match="huggingface"):
+            convert(folder.path, tmp_path / target, target)

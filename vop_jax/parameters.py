@@ -76,7 +76,7 @@ def run_parameters(given: Any) -> None:
     if unfit := METHODS.keys() - counts.keys():
         say(
             f"without {', '.join(sorted(unfit))}: the backbone lacks parameters that "
-            "it would train"
+            "these would train or need"
         )
 
 

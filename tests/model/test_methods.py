@@ -40,6 +40,8 @@ COUNTS = {
     # Not of the paper, which prints no percentage for them.
     "lora": 491_520,
     "vop_lora": 122_880 + 491_520,
+    # LoRA, and bottlenecks of 8 in four layers.
+    "ivfusion": 491_520 + 4 * (2 * 8 * 768 + 8 + 768),
 }
 
 
@@ -90,7 +92,7 @@ def test_a_new_backbone_leaf_must_be_decided_about():
         trained_mask({"params": params}, METHODS["proj"].trained)
 
 
-@pytest.mark.parametrize("name", ["vop", "partial", "bias"])
+@pytest.mark.parametrize("name", ["vop", "partial", "bias", "ivfusion"])
 def test_only_the_trained_leaves_change(name):
     size, method = SIZES["demo"], METHODS[name]
     config = method.prompt_config(size.vision.layers)

@@ -61,8 +61,9 @@ def count(size: ClipSize, prompts: PromptConfig, trained: tuple[str, ...]) -> Co
 def count_methods(size: ClipSize, num_frames: int) -> dict[str, Counts]:
     """The counts of every row of the method table that fits the backbone."""
     layers = size.vision.layers
+    prompts = {k: x.prompt_config(layers, num_frames) for k, x in METHODS.items()}
     return {
-        name: count(size, method.prompt_config(layers, num_frames), method.trained)
+        name: count(size, prompts[name], method.trained)
         for name, method in METHODS.items()
-        if not lacking_parameters(size, method.trained)
+        if not lacking_parameters(size, (*method.trained, *prompts[name].needed()))
     }

@@ -36,6 +36,9 @@ class Method:
         adapter: the part of a layer that adapters run in parallel to, `attention` or
             `mlp`; empty means no adapters.
         lora_rank: rank of the change of the query, key and value projections.
+        fusion: whether the class rows of the last third of the vision layers attend
+            across frames.
+        renormalize_video: the default of `config.renormalize_video`.
         about: one line that helps a user choose a method.
     """
 
@@ -47,15 +50,18 @@ class Method:
     joint_layers: bool = False
     adapter: str = ""
     lora_rank: int = 0
+    fusion: bool = False
+    renormalize_video: bool = False
     about: str = ""
 
     def prompt_config(self, layers: int, num_frames: int = 12) -> PromptConfig:
         """The method's prompts for a vision tower of that many layers.
 
-        The last third of the layers is joint: after layer 8 of the paper's 12, after
-        layer 3 of the demo's 4.
+        The last third of the layers is joint, or fused: after layer 8 of the paper's
+        12, after layer 3 of the demo's 4.
         """
-        joint = max(1, layers // 3) if self.joint_layers else 0
+        third = max(1, layers // 3)
+        joint = third if self.joint_layers else 0
         return PromptConfig(
             text_length=self.text_length,
             video_length=self.video_length,
@@ -66,6 +72,7 @@ class Method:
             num_frames=num_frames,
             adapter=self.adapter,
             lora_rank=self.lora_rank,
+            fusion_layers=third if self.fusion else 0,
         )
 
 
@@ -142,6 +149,13 @@ METHODS = {
     ),
     "vop_lora": Method(
         _PROMPTS, text_length=8, video_length=8, lora_rank=8, about="vop and lora"
+    ),
+    "ivfusion": Method(
+        _PROMPTS,
+        lora_rank=8,
+        fusion=True,
+        renormalize_video=True,
+        about="lora, and class tokens that attend across all frames in the last layers",
     ),
 }
 

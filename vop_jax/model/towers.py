@@ -24,6 +24,7 @@ from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.layer_stack import run_layers
 from vop_jax.model.prompts.adapters import Adapters
 from vop_jax.model.prompts.config import PromptConfig
+from vop_jax.model.prompts.fusion import Fusion, class_rows
 from vop_jax.model.prompts.layer_plan import Source
 from vop_jax.model.prompts.lora import Lora
 from vop_jax.model.prompts.sources import TextPrompts, VideoPrompts, arrange
@@ -157,6 +158,9 @@ class VisionTower(_Tower):
         self.make_projection(size)
         self.prompts = VideoPrompts(self.prompt_config, size)
         self.make_beside(size)
+        self.fusion = None
+        if count := self.prompt_config.fusion_layers:
+            self.fusion = Fusion(count, size.width, self.prompt_config.fusion_width)
 
     def make_pooling(self) -> None:
         """Declares `pooling`, if the tower pools its rows."""
@@ -257,11 +261,16 @@ class VisionTower(_Tower):
             self.layers,
             self.last_layer,
             tokens,
-            self.prompts.plan(self.ln_pre, self.beside(size)),
+            self.prompts.plan(
+                self.ln_pre,
+                self.beside(size),
+                self.fusion and self.fusion(size.layers - self.fusion.layers),
+            ),
             compute=self.compute,
             read=read if self.pooling is None else None,
             enter_joint=join,
             rotation=rotation,
+            across=class_rows(),
         )
         rows = self.ln_post(rows.reshape(batch, count, -1, width))
         rows = rows[:, :, 0] if self.pooling is None else self.pooled(rows)

@@ -222,7 +222,7 @@ def default_values(
         "train_on_holdout": False,
         "augmentation": dataclasses.asdict(Augmentation()),
         "memory_gb": 32.0,
-        "renormalize_video": False,
+        "renormalize_video": row.renormalize_video,
         "ties": "mean",
         "prompts": dataclasses.asdict(prompts) | preset.prompts,
         "optimizer": dataclasses.asdict(OptimizerConfig())

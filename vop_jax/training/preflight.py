@@ -83,6 +83,17 @@ def check_backbone(config: RunConfig, size: ClipSize) -> None:
             f"config.method={config.method} trains {' and '.join(lacking)}, which this "
             "backbone does not have; use another method, such as partial"
         )
+    if lacking_parameters(size, prompts.needed()):
+        raise UserError(
+            f"config.prompts.fusion_layers is {prompts.fusion_layers}, but this "
+            "backbone's frames have no class token to attend across frames; use 0, or "
+            "another method, such as lora or vop_f"
+        )
+    if prompts.fusion_layers > layers:
+        raise UserError(
+            f"config.prompts.fusion_layers is {prompts.fusion_layers}, but the vision "
+            f"tower has {layers} layers"
+        )
     missing = {*LOSSES[config.loss].parameters} - param_shapes(size).keys()
     if missing:
         raise UserError(

@@ -7,6 +7,8 @@ from data_pipelines.console.names import pick
 from data_pipelines.console.ranges import Range
 
 EPOCHS = Range(1, 1_000_000)
+# DiscoVLA's recipe, for a CLIP of any size.
+_FUSION = {"learning_rate": 6e-4, "weight_decay": 0.2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Preset:
     holdout: int = 500
     optimizer: dict[str, Any] = dataclasses.field(default_factory=dict)
     method_optimizer: dict[str, dict[str, Any]] = dataclasses.field(
-        default_factory=dict
+        default_factory=lambda: {"ivfusion": _FUSION}
     )
     prompts: dict[str, Any] = dataclasses.field(default_factory=dict)
     compute: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -87,10 +87,16 @@ def prompt_name(path: str) -> str:
 
     Both towers have a module `prompts` whose names are unique, so the path before it is
     dropped. Adapters and LoRA have the same names in both towers, so their tower is
-    part of the name: `adapters.vision.attention.down.weight`, `lora.text.A`.
+    part of the name: `adapters.vision.attention.down.weight`, `lora.text.A`. That of
+    fusion is the vision tower: `fusion.down.weight`.
     """
     _, tower, module, *names = path.split("/")
-    return ".".join(names if module == "prompts" else [module, tower, *names])
+    before = {
+        ("vision", "prompts"): [],
+        ("text", "prompts"): [],
+        ("vision", "fusion"): [module],
+    }
+    return ".".join([*before.get((tower, module), [module, tower]), *names])
 
 
 def save_tuned(
@@ -229,6 +235,7 @@ def prompt_config(
             f"text_prompts has shape {list(shapes['text_prompts'])}, which leaves no "
             f"place for a caption in the context of {size.context_length}"
         )
+    fused = _fusion_layers(axis("fusion.down.weight", 0), split, size)
     # Prompts that end before their last possible layer give `last_layer`.
     downs = [name for name in adapters if name.endswith("down.weight")]
     # Table -> the layer of its first row, and the layer after its last if complete.
@@ -263,7 +270,22 @@ def prompt_config(
         adapter_width=max((axis(name, 1) for name in downs), default=64),
         lora_rank=max(axis(name, 1) for name in _LORA),
         lora_parts=metadata.get("lora_parts", PromptConfig.lora_parts),
+        fusion_layers=fused,
+        fusion_width=axis("fusion.down.weight", 1) or PromptConfig.fusion_width,
     )
+
+
+def _fusion_layers(count: int, split: int, size: ClipSize) -> int:
+    """The number of layers with fusion, checked against the backbone."""
+    layers = size.vision.layers
+    if count and not (size.vision.class_token and count <= layers and split == layers):
+        raise UserError(
+            f"fusion.down.weight is for class tokens of the last {count} layers, which "
+            f"attend across frames; this backbone has {layers} layers, "
+            f"{'one' if size.vision.class_token else 'no'} class token in a frame, and "
+            f"joint attention after layer {split}; use the backbone it was trained on"
+        )
+    return count
 
 
 def _check_layers(metadata: dict[str, Any], size: ClipSize, where: str) -> None:

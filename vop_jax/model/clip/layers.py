@@ -8,13 +8,14 @@ result, for a fraction of the FLOPs.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from vop_jax.model.clip.attention import attend
+from vop_jax.model.clip.attention import attend, attend_across
 from vop_jax.model.clip.precision import Precision
 from vop_jax.model.clip.products import dense
 from vop_jax.model.clip.remat import name_saved
@@ -73,6 +74,21 @@ Beside = Mapping[str, Callable[[Array], Array]]
 _NOTHING: Beside = {}
 
 
+class Across(NamedTuple):
+    """One row of each group that attends to the tokens of all groups together.
+
+    Attributes:
+        pick: `[B, G, R, *n] -> [B, G, 1, *n]`, that row among those that are computed.
+        put: (`[B, G, R, D]`, `[B, G, 1, D]`) -> the rows with that row replaced.
+        mask: which tokens of each group it may attend to, `[#B, #G, S]`; None means
+            all.
+    """
+
+    pick: Callable[[Array], Array]
+    put: Callable[[Array, Array], Array]
+    mask: Bool[Array, "#B #G S"] | None = None
+
+
 class LayerNorm(nn.LayerNorm):
     """LayerNorm with float32 statistics computed in two passes."""
 
@@ -102,6 +118,7 @@ class Attention(nn.Module):
         mask: Bool[Array, "#B #G #H #R S"] | None,
         turns: tuple[Rotation, Rotation] | None = None,
         beside: Beside = _NOTHING,
+        across: Across | None = None,
     ) -> Float[Array, "B G R D"]:
         """Attends; all inputs have passed the layer's first LayerNorm.
 
@@ -112,6 +129,7 @@ class Attention(nn.Module):
             mask: which tokens each row may attend to.
             turns: the rotations of the rows' queries and of the tokens' keys.
             beside: what is added to the output of a projection, as of `Block`.
+            across: the row of each group that attends across groups, as of `Block`.
         """
         heads, width = self.size.heads, self.size.width
         project = {
@@ -147,14 +165,26 @@ class Attention(nn.Module):
             mixed = splash_attend(query, keys, values)
         else:
             mixed = attend(query, keys, values, mask)
+        norm = None
         if self.size.attention_norm:
-            # Over all heads of a row together.
             norm = LayerNorm(self.size.epsilon, dtype=self.precision.results, name="ln")
-            flat = mixed.reshape(*mixed.shape[:-2], width)
-            mixed = norm(flat).reshape(mixed.shape)
-        return nn.DenseGeneral(
-            width, axis=(-2, -1), name="out", **dense(self.precision)
-        )(mixed)
+        out = nn.DenseGeneral(width, axis=(-2, -1), name="out", **dense(self.precision))
+
+        def output(mixed: Array) -> Array:
+            if norm is not None:
+                # Over all heads of a row together.
+                flat = mixed.reshape(*mixed.shape[:-2], width)
+                mixed = norm(flat).reshape(mixed.shape)
+            return out(mixed)
+
+        within = output(mixed)
+        if across is None:
+            return within
+        joint = attend_across(across.pick(query), keys, values, across.mask)
+        joint = output(joint)
+        if "across" in beside:
+            joint = joint + beside["across"](across.pick(within))
+        return across.put(within, joint)
 
 
 class Mlp(nn.Module):
@@ -198,20 +228,25 @@ class Block(nn.Module):
         read: Callable[[Array], Array] | None = None,
         beside: Beside = _NOTHING,
         rotation: Rotation | None = None,
+        across: Across | None = None,
     ) -> Float[Array, "B G R D"]:
         """Runs the layer.
 
         Args:
-            tokens: G groups of S tokens; attention stays within a group.
+            tokens: G groups of S tokens; attention stays within a group, but for the
+                rows of `across`.
             prompts: further keys and values, `[P, D]`, `[G, P, D]` or `[B, G, P, D]`.
             mask: which tokens each row may attend to.
             read: picks the rows to compute, `[B, G, S, D] -> [B, G, R, D]`; None means
                 all. Only one row of the last layer is ever used.
             beside: part of the layer (`attention`, `mlp`, and within the attention
                 `query`, `key`, `value`) -> a function of that part's input, whose
-                result is added to that part's output.
+                result is added to that part's output. `across` is the attention of the
+                rows of that argument; its input is their ordinary attention output.
             rotation: of each token of a frame, whose number divides S: a group may hold
                 several frames, and a token is turned by its place within its own.
+            across: the row of each group whose attention is over all groups; None if
+                there is none.
 
         Returns:
             The layer's output for the rows that `read` picks.
@@ -231,6 +266,7 @@ class Block(nn.Module):
             mask,
             None if rotation is None else _turns(rotation, tokens, read),
             beside,
+            across,
         )
         if "attention" in beside:
             onward = onward + beside["attention"](rows)

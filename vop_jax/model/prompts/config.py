@@ -16,7 +16,10 @@ PLACES = ("attention", "mlp")
 # The projections that LoRA can change (q, k, v), in the order of the rows of B.
 LORA_PARTS = ("qkv", "q", "k", "v", "qk", "qv", "kv")
 # Fields that older versions lacked -> the value that says what those did.
-ADDED_PROMPT_FIELDS = {"lora_rank": 0, "lora_parts": "qkv"}
+ADDED_PROMPT_FIELDS = {
+    **{"lora_rank": 0, "lora_parts": "qkv"},
+    **{"fusion_layers": 0, "fusion_width": 8},
+}
 # Prompts of a layer, and more layers than any tower has.
 _LENGTHS, _LAYERS = Range(0, 4_096), 10_000
 _SIGNED = Range(-1_000, 1_000)
@@ -49,6 +52,11 @@ class PromptConfig:
         adapter_width: W, the width of the adapters' bottleneck.
         lora_rank: r, the rank of LoRA's change of projections; 0 means no LoRA.
         lora_parts: the projections that it changes, one of `LORA_PARTS`.
+        fusion_layers: number of the vision tower's last layers in which each frame's
+            class row attends to the rows of all frames (prompts included) while its
+            other rows attend within their frame; 0 means none.
+        fusion_width: the width of the bottleneck of what a class row finds within its
+            frame in these layers.
         prompt_std: standard deviation of the prompts' initial values.
         frame_position_std: standard deviation of the frame positional embedding's
             initial values.
@@ -73,6 +81,8 @@ class PromptConfig:
     adapter_width: Annotated[int, Range(1, 65_536)] = 64
     lora_rank: Annotated[int, Range(0, 4_096)] = 0
     lora_parts: str = "qkv"
+    fusion_layers: Annotated[int, Range(0, _LAYERS)] = 0
+    fusion_width: Annotated[int, Range(1, 65_536)] = 8
     prompt_std: Annotated[float, Range(0, 1_000)] = 0.02
     frame_position_std: Annotated[float, Range(0, 1_000)] = 0.02
     context_forget_bias: Annotated[float, _SIGNED] = 0.0
@@ -101,6 +111,12 @@ class PromptConfig:
                 "config.prompts.text_layout=modelscope has prompts in every layer; "
                 "leave config.prompts.first_layer at 1 and last_layer at 0",
             ),
+            (
+                not self.fusion_layers or self.split_layer < 0,
+                "config.prompts.fusion_layers lets class rows alone attend over all "
+                "frames, where config.prompts.split_layer lets all rows; leave one of "
+                "them out (fusion_layers=0 or split_layer=-1)",
+            ),
         ]
         for holds, message in rules:
             if not holds:
@@ -122,6 +138,10 @@ class PromptConfig:
         """Whether any parameter is specific to a frame position, which fixes F."""
         learned = self.context_length and self.cmm == "transformer"
         return bool(self.position_length or learned or self.split(layers) < layers)
+
+    def needed(self) -> tuple[str, ...]:
+        """Patterns of the backbone parameters that it is written for."""
+        return ("params/vision/class_embedding",) if self.fusion_layers else ()
 
     def prompted(self, layers: int) -> tuple[int, int]:
         """The half-open range of prompted layers, counted from 0."""

@@ -135,7 +135,10 @@ class VideoPrompts(_TowerPrompts):
             self.frame_positions = added(self, "frame_positions", shape, initial)
 
     def plan(
-        self, ln_pre: Callable[[Array], Array], beside: Mapping[str, Source] = {}
+        self,
+        ln_pre: Callable[[Array], Array],
+        beside: Mapping[str, Source] = {},
+        across: Source | None = None,
     ) -> list[Segment]:
         """The layer plan of the vision tower.
 
@@ -144,6 +147,7 @@ class VideoPrompts(_TowerPrompts):
                 through it together with the tokens, as in the authors' code; generated
                 prompts do not.
             beside: what is added to parts of the layers.
+            across: what is added to the class rows' attention across frames.
         """
         config, layers = self.config, self.size.layers
         first, last = config.prompted(layers)
@@ -163,7 +167,7 @@ class VideoPrompts(_TowerPrompts):
             more = {kind: (*getattr(per_frame, kind), source)}
             per_frame = per_frame._replace(**more)
         joint = Additions(stored(max(first, split), self.joint), (), beside)
-        return plan_layers(layers, split, (first, last), per_frame, joint)
+        return plan_layers(layers, split, (first, last), per_frame, joint, across)
 
 
 def _classes(tokens: Array) -> Array:

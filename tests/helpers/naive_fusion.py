@@ -110,12 +110,93 @@ def encode_video(size, config, variables, frames):
     return naive.unit(naive.projected(classes, tower))
 
 
+def encode_captions(size, config, variables, ids):
+    """The captions `[F, N]` of one video's frames, each as long as it is."""
+    tower, tower_size = variables["params"]["text"], size.text
+    first, last = config.first_layer - 1, config.last_layer or tower_size.layers
+    table = naive.prompts_of(variables, "text").get("text_prompts")
+    lengths = [list(row).index(size.eos_id) + 1 for row in ids]
+    units = [
+        tower["token_embedding"][row[:length]] + tower["position_embedding"][:length]
+        for row, length in zip(ids, lengths, strict=True)
+    ]
+    for i in range(tower_size.layers):
+        weights = naive.layer_weights(tower, i, tower_size.layers)
+        beside = naive.adapters_of(variables, "text", i - first, config)
+        count = 0
+        if table is not None and first <= i < last:
+            count = table.shape[1]
+            units = [jnp.concatenate([table[i - first], x]) for x in units]
+        added = fused_weights(variables, "text", i, tower_size.layers)
+        if added is None:
+            units = [
+                naive.layer(x[None], weights, tower_size, naive.causal(len(x)), beside)[
+                    0
+                ]
+                for x in units
+            ]
+        else:
+            ends = [len(x) - 1 for x in units]
+            units = fused_layer(
+                units, ends, weights, tower_size, beside, added, causal=True
+            )
+        units = [x[count:] for x in units]
+    ends = jnp.stack([x[-1] for x in units])
+    ends = naive.layer_norm(ends, tower["ln_final"], tower_size.epsilon)
+    return naive.unit(naive.projected(ends, tower))
+
+
+def soft_nearest(products, scale):
+    """Each row's nearest, averaged by the softmax of scale times themselves."""
+    nearest = products.max(1)
+    weights = jnp.exp(scale * (nearest - nearest.max()))
+    return (weights / weights.sum() * nearest).sum()
+
+
+def cross_entropy(logits):
+    rows = jax.nn.logsumexp(logits, 1) - jnp.diag(logits)
+    columns = jax.nn.logsumexp(logits, 0) - jnp.diag(logits)
+    return (rows.mean() + columns.mean()) / 2
+
+
+def divergence(teacher, student, axis):
+    """As the released code has it: 100 times the sum over the number of entries."""
+    p = jax.nn.softmax(teacher, axis)
+    q = jax.nn.softmax(student, axis)
+    return 100 * (p * (jnp.log(p) - jnp.log(q))).sum() / p.size
+
+
+def aligned_terms(videos, texts, frames, captions, scale, detach=False):
+    """L_v, L_i and L_d, a pair of videos at a time."""
+    by_frames = []
+    for caption in captions:
+        for frame in frames:
+            products = caption @ frame.T
+            ways = [soft_nearest(x, scale) for x in (products, products.T)]
+            by_frames.append((ways[0] + ways[1]) / 2)
+    image = scale * jnp.stack(by_frames).reshape(len(captions), len(frames))
+    video = scale * texts @ videos.T
+    teacher = jax.lax.stop_gradient(image) if detach else image
+    ways = [divergence(teacher, video, axis) for axis in (0, 1)]
+    return cross_entropy(video), cross_entropy(image), (ways[0] + ways[1]) / 2
+
+
+def alignment_loss(size, config, variables, frames, ids, frame_ids, detach=False):
+    """The whole loss of DiscoVLA, and the four kinds of features."""
+    of_frames = [encode_video(size, config, variables, x) for x in frames]
+    captions = [encode_captions(size, config, variables, x) for x in frame_ids]
+    videos = naive.unit(jnp.stack([x.mean(0) for x in of_frames]))
+    texts = naive.encode_texts(size, config, variables, ids)
+    scale = jnp.exp(variables["params"]["logit_scale"])
+    terms = aligned_terms(videos, texts, of_frames, captions, scale, detach)
+    features = (videos, texts, jnp.stack(of_frames), jnp.stack(captions))
+    return terms[0] + 0.3 * terms[1] + 1.0 * terms[2], features
+
+
 def loss(size, config, variables, frames, ids):
     """Symmetric cross-entropy over the means, normalised again; and the features."""
     videos = jax.vmap(lambda x: encode_video(size, config, variables, x))(frames)
     videos = naive.unit(videos.mean(1))
     texts = naive.encode_texts(size, config, variables, ids)
     logits = jnp.exp(variables["params"]["logit_scale"]) * texts @ videos.T
-    rows = jax.nn.logsumexp(logits, 1) - jnp.diag(logits)
-    columns = jax.nn.logsumexp(logits, 0) - jnp.diag(logits)
-    return (rows.mean() + columns.mean()) / 2, (videos, texts)
+    return cross_entropy(logits), (videos, texts)

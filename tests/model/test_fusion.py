@@ -12,44 +12,21 @@ import jax.numpy as jnp
 import naive_fusion
 import numpy as np
 import pytest
+from fusion_problem import LONG, SMALL, assert_close, problem, step_gradient
 from small_families import FAMILIES
 
 from data_pipelines.console.errors import UserError
 from vop_jax.devices.config import MeshConfig
-from vop_jax.devices.mesh import make_mesh, put_batch, put_tree
 from vop_jax.model.clip.families import SIZES
-from vop_jax.model.clip.sizes import ClipSize, TextSize, VisionSize
 from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.methods import METHODS, find_method
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.prompts.fusion import Fusion
-from vop_jax.model.shapes import abstract_variables, added_shapes
-from vop_jax.model.trained import select, trained_mask
-from vop_jax.optimization.train_step import make_loss_and_gradient
+from vop_jax.model.shapes import added_shapes
 from vop_jax.training.config import check_config, default_values
 from vop_jax.training.preflight import check_backbone
 
-SMALL = ClipSize(
-    vision=VisionSize(32, 3, 2, 96),
-    text=TextSize(24, 2, 3, 48, activation="gelu"),
-    image_size=24,
-    patch_size=8,
-    vocabulary=60,
-    context_length=30,
-    embedding=20,
-    eos_id=59,
-)
-LONG = ClipSize(
-    vision=VisionSize(48, 5, 3, 64),
-    text=TextSize(32, 2, 2, 64),
-    image_size=16,
-    patch_size=8,
-    vocabulary=40,
-    context_length=77,
-    embedding=16,
-    eos_id=39,
-)
 FUSION = PromptConfig(lora_rank=3, fusion_layers=2, fusion_width=3)
 CONFIGS = {
     "ivfusion": FUSION,
@@ -64,26 +41,6 @@ CONFIGS = {
     ),
     "with adapters": dataclasses.replace(FUSION, adapter="attention", adapter_width=4),
 }
-
-
-def problem(size, config, frames, lengths, seed=0):
-    """Random variables, frames and captions."""
-    rng = np.random.default_rng(seed)
-    side = size.image_size
-    pixels = rng.integers(0, 256, (len(lengths), frames, side, side, 3), np.uint8)
-    ids = np.zeros((len(lengths), max(lengths)), np.int32)
-    for row, length in zip(ids, lengths, strict=True):
-        words = rng.integers(1, size.eos_id - 1, length - 2)
-        row[:length] = [size.eos_id - 1, *words, size.eos_id]
-
-    def draw(path, leaf):
-        middle = {"scale": 1.0, "logit_scale": 2.0}.get(path[-1].key, 0.0)
-        return jnp.asarray(middle + rng.normal(0, 0.15, leaf.shape), jnp.float32)
-
-    config = dataclasses.replace(config, num_frames=frames)
-    shapes = abstract_variables(size, config)
-    variables = jax.tree_util.tree_map_with_path(draw, shapes)
-    return config, variables, pixels, ids
 
 
 def slow(*case):
@@ -125,21 +82,10 @@ def test_features_and_gradients(size, name, frames, lengths, layout, compute, op
     features = jax.jit(model.apply)(variables, pixels, ids)[:2]
     for ours, theirs in zip(features, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    mesh = make_mesh(layout, jax.devices()[: layout.data * layout.fsdp])
-    mask = trained_mask(variables, METHODS["ivfusion"].trained)
-    trees = [put_tree(mesh, select(variables, mask, trained=x)) for x in (True, False)]
-    run = jax.jit(make_loss_and_gradient(model, mesh, **options))
-    batch = put_batch(mesh, {"frames": pixels, "text_ids": ids})
-    got, gradient = run(*trees, batch)
+    batch = {"frames": pixels, "text_ids": ids}
+    got, gradient = step_gradient(model, variables, batch, layout, **options)
     assert got == pytest.approx(float(want), abs=2e-5)
-    for (path, ours), theirs in zip(
-        jax.tree_util.tree_flatten_with_path(gradient["prompts"])[0],
-        jax.tree.leaves(right),
-        strict=True,
-    ):
-        norm = np.linalg.norm(theirs)
-        assert norm > 1e-6, path
-        assert np.linalg.norm(ours - theirs) <= 1e-4 * norm, path
+    assert_close(gradient, right)
 
 
 @functools.cache

@@ -42,6 +42,7 @@ COUNTS = {
     "vop_lora": 122_880 + 491_520,
     # LoRA, and bottlenecks of 8 in four layers.
     "ivfusion": 491_520 + 4 * (2 * 8 * 768 + 8 + 768),
+    "discovla": 543_776 + 2 * (2 * 8 * 512 + 8 + 512),
 }
 
 

@@ -54,6 +54,31 @@ def test_the_mechanism_is_read_off_the_tensors(tmp_path):
         np.testing.assert_array_equal(found.leaves[name], value)
 
 
+def test_the_text_half_has_names_of_its_own(tmp_path):
+    """It is no part of what a caption of a video passes through."""
+    path = tmp_path / "tuned.safetensors"
+    config = METHODS["discovla"].prompt_config(SIZE.vision.layers, FRAMES)
+    save(path, config, method="discovla")
+    named, metadata = read_tuned(path)
+    text = {name.replace("fusion.", "fusion.text.") for name in FUSION}
+    assert set(named) == LORA | FUSION | text
+    assert metadata["method"] == "discovla"
+    assert load_tuned(path, SIZE, None).prompts.fusion_text_layers == 2
+    for few in (
+        {k: x for k, x in named.items() if "fusion.text" not in k},
+        {k: np.resize(x, (4, *x.shape[1:])) for k, x in named.items() if k in text},
+    ):
+        safetensors.numpy.save_file(
+            few, path, metadata={"vop_jax": json.dumps(metadata)}
+        )
+        if few.keys() >= LORA:
+            # Inference does not need it.
+            assert load_tuned(path, SIZE, None).prompts.fusion_text_layers == 0
+            continue
+        with pytest.raises(UserError, match="last 4 layers, but this backbone's text"):
+            load_tuned(path, SIZE, None)
+
+
 @pytest.mark.parametrize(
     ("size", "split", "count", "says"),
     [

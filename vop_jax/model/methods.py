@@ -38,6 +38,8 @@ class Method:
         lora_rank: rank of the change of the query, key and value projections.
         fusion: whether the class rows of the last third of the vision layers attend
             across frames.
+        fusion_text_layers: the last text layers in which captions of frames do so.
+        loss: the default of `config.loss`; empty means that of the data set.
         renormalize_video: the default of `config.renormalize_video`.
         about: one line that helps a user choose a method.
     """
@@ -51,6 +53,8 @@ class Method:
     adapter: str = ""
     lora_rank: int = 0
     fusion: bool = False
+    fusion_text_layers: int = 0
+    loss: str = ""
     renormalize_video: bool = False
     about: str = ""
 
@@ -73,6 +77,7 @@ class Method:
             adapter=self.adapter,
             lora_rank=self.lora_rank,
             fusion_layers=third if self.fusion else 0,
+            fusion_text_layers=self.fusion_text_layers,
         )
 
 
@@ -156,6 +161,15 @@ METHODS = {
         fusion=True,
         renormalize_video=True,
         about="lora, and class tokens that attend across all frames in the last layers",
+    ),
+    "discovla": Method(
+        _PROMPTS,
+        lora_rank=8,
+        fusion=True,
+        fusion_text_layers=2,
+        loss="alignment",
+        renormalize_video=True,
+        about="ivfusion, trained with captions of the frames as well",
     ),
 }
 

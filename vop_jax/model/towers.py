@@ -24,7 +24,7 @@ from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.layer_stack import run_layers
 from vop_jax.model.prompts.adapters import Adapters
 from vop_jax.model.prompts.config import PromptConfig
-from vop_jax.model.prompts.fusion import Fusion, class_rows
+from vop_jax.model.prompts.fusion import Fusion, class_rows, read_rows
 from vop_jax.model.prompts.layer_plan import Source
 from vop_jax.model.prompts.lora import Lora
 from vop_jax.model.prompts.sources import TextPrompts, VideoPrompts, arrange
@@ -89,6 +89,16 @@ class _Tower(nn.Module):
         first, _ = self.prompt_config.prompted(size.layers)
         made = [x(first) for x in (self.adapters, self.lora) if x is not None]
         return {part: source for sources in made for part, source in sources.items()}
+
+    def make_fusion(self, size: TowerSize, layers: int) -> None:
+        """Declares `fusion`, of the last layers; None where the method has none."""
+        narrow = self.prompt_config.fusion_width
+        self.fusion = Fusion(layers, size.width, narrow) if layers else None
+
+    def fused(self, size: TowerSize) -> Source | None:
+        """What is added to the attention across frames, if there is any."""
+        fusion = self.fusion
+        return None if fusion is None else fusion(size.layers - fusion.layers)
 
     def norm(self, size: TowerSize, name: str) -> LayerNorm:
         """A LayerNorm of the tower's width."""
@@ -158,9 +168,7 @@ class VisionTower(_Tower):
         self.make_projection(size)
         self.prompts = VideoPrompts(self.prompt_config, size)
         self.make_beside(size)
-        self.fusion = None
-        if count := self.prompt_config.fusion_layers:
-            self.fusion = Fusion(count, size.width, self.prompt_config.fusion_width)
+        self.make_fusion(size, self.prompt_config.fusion_layers)
 
     def make_pooling(self) -> None:
         """Declares `pooling`, if the tower pools its rows."""
@@ -261,11 +269,7 @@ class VisionTower(_Tower):
             self.layers,
             self.last_layer,
             tokens,
-            self.prompts.plan(
-                self.ln_pre,
-                self.beside(size),
-                self.fusion and self.fusion(size.layers - self.fusion.layers),
-            ),
+            self.prompts.plan(self.ln_pre, self.beside(size), self.fused(size)),
             compute=self.compute,
             read=read if self.pooling is None else None,
             enter_joint=join,
@@ -277,12 +281,12 @@ class VisionTower(_Tower):
         return self.project(rows)
 
 
-def _end(size: ClipSize, ids: Int[Array, "B N"]) -> Int[Array, "B"]:
+def _end(size: ClipSize, ids: Int[Array, "B G N"]) -> Int[Array, "B G"]:
     return jnp.argmax(ids == size.eos_id, axis=-1)
 
 
-def _last(size: ClipSize, ids: Int[Array, "B N"]) -> Int[Array, "B"]:
-    return jnp.full(len(ids), size.context_length - 1)
+def _last(size: ClipSize, ids: Int[Array, "B G N"]) -> Int[Array, "B G"]:
+    return jnp.full(ids.shape[:-1], size.context_length - 1)
 
 
 # The values of `TextSize.reads` -> the position of the row that is read.
@@ -307,6 +311,7 @@ class TextTower(_Tower):
         self.make_projection(size)
         self.prompts = TextPrompts(self.prompt_config, size)
         self.make_beside(size)
+        self.make_fusion(size, self.prompt_config.fusion_text_layers)
 
     def __call__(self, ids: Int[Array, "B N"]) -> Float[Array, "B E"]:
         """The embedding of each caption, not normalised, float32.
@@ -317,16 +322,33 @@ class TextTower(_Tower):
         prompts among the words (see `text_layout`) the row read is as many rows after
         EOT as there are prompts.
         """
+        return self.groups(ids[:, None], fuse=False)[:, 0]
+
+    def of_frames(self, ids: Int[Array, "B F N"]) -> Float[Array, "B F E"]:
+        """The embedding of the caption of each frame of videos, as of `__call__`.
+
+        In the last layers those of one video see each other, see `Fusion`.
+        """
+        return self.groups(ids, fuse=True)
+
+    def groups(self, ids: Int[Array, "B G N"], *, fuse: bool) -> Float[Array, "B G E"]:
+        """The embeddings of captions in groups.
+
+        Args:
+            ids: the captions.
+            fuse: whether those of a group see each other.
+        """
         dtype, size = self.compute.precision.results, self.size.text
         slots = self.prompt_config.text_slots(self.size.context_length)
-        if self.size.full_captions and ids.shape[1] != self.size.context_length:
+        if self.size.full_captions and ids.shape[-1] != self.size.context_length:
             raise ValueError(
-                f"captions have {ids.shape[1]} tokens; this model takes "
+                f"captions have {ids.shape[-1]} tokens; this model takes "
                 f"{self.size.context_length}, padding included"
             )
         end = READS[size.reads](self.size, ids) + len(slots)
-        ids = arrange(ids, slots, self.size.context_length)
-        length = ids.shape[1]
+        batch, count = ids.shape[:2]
+        ids = arrange(ids.reshape(batch * count, -1), slots, self.size.context_length)
+        length = ids.shape[-1]
         # The embedding table is gathered for this look-up alone.
         whole = jax.ShapeDtypeStruct(
             (self.size.vocabulary, self.size.text.width), jnp.float32
@@ -334,21 +356,25 @@ class TextTower(_Tower):
         table = gather(self.token_embedding, whole)
         tokens = jnp.take(table, ids, axis=0)
         tokens = tokens + self.position_embedding[:length]
-        # [B, 1, N, D]
-        tokens = tokens.astype(dtype)[:, None]
+        # [B, G, N, D]
+        tokens = tokens.astype(dtype).reshape(batch, count, length, -1)
         index = jnp.arange(length)
+        fused = self.fused(size)
         rows = run_layers(
             self.block,
             self.whole_layer,
             self.layers,
             self.last_layer,
             tokens,
-            self.prompts(self.position_embedding, self.beside(size)),
+            self.prompts(
+                self.position_embedding, self.beside(size), fused if fuse else None
+            ),
             compute=self.compute,
             mask=index[:, None] >= index if size.causal else None,
-            read=lambda x: jnp.take_along_axis(x, end[:, None, None, None], axis=2),
+            read=lambda x: jnp.take_along_axis(x, end[..., None, None], axis=2),
             read_mask=(
-                (index <= end[:, None])[:, None, None, None] if size.causal else None
+                (index <= end[..., None])[:, :, None, None] if size.causal else None
             ),
+            across=read_rows(end, length, causal=size.causal),
         )
-        return self.project(self.ln_final(rows[:, 0, 0]))
+        return self.project(self.ln_final(rows[:, :, 0]))

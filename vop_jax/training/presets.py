@@ -24,6 +24,8 @@ class Preset:
         group_size: number of adjacent videos that are always in the same batch.
         epoch_of: `videos` or `pairs`.
         loss: a name of `losses.LOSSES`.
+        frame_captions: where captions of frames come from, for a method whose loss
+            needs them.
         mask_equal: a mode of `config.MASKS`.
         holdout: number of training videos held out for validation if the data set has
             no validation split.
@@ -44,11 +46,12 @@ class Preset:
     group_size: int = 1
     epoch_of: str = "pairs"
     loss: str = "auto"
+    frame_captions: str = ""
     mask_equal: str = "none"
     holdout: int = 500
     optimizer: dict[str, Any] = dataclasses.field(default_factory=dict)
     method_optimizer: dict[str, dict[str, Any]] = dataclasses.field(
-        default_factory=lambda: {"ivfusion": _FUSION}
+        default_factory=lambda: dict.fromkeys(("ivfusion", "discovla"), _FUSION)
     )
     prompts: dict[str, Any] = dataclasses.field(default_factory=dict)
     compute: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -66,6 +69,7 @@ PRESETS = {
         # Eight groups of a clip, its twin and their same-end variants.
         group_size=4,
         epoch_of="videos",
+        frame_captions="exact",
         optimizer={
             "learning_rate": 1e-2,
             "weight_decay": 0.0,

@@ -87,8 +87,8 @@ def prompt_name(path: str) -> str:
 
     Both towers have a module `prompts` whose names are unique, so the path before it is
     dropped. Adapters and LoRA have the same names in both towers, so their tower is
-    part of the name: `adapters.vision.attention.down.weight`, `lora.text.A`. That of
-    fusion is the vision tower: `fusion.down.weight`.
+    part of the name: `adapters.vision.attention.down.weight`, `lora.text.A`. Fusion
+    without a tower is that of the vision tower: `fusion.down.weight`.
     """
     _, tower, module, *names = path.split("/")
     before = {
@@ -236,6 +236,13 @@ def prompt_config(
             f"place for a caption in the context of {size.context_length}"
         )
     fused = _fusion_layers(axis("fusion.down.weight", 0), split, size)
+    texts = axis("fusion.text.down.weight", 0)
+    if texts > size.text.layers:
+        raise UserError(
+            f"fusion.text.down.weight is for the last {texts} layers, but this "
+            f"backbone's text tower has {size.text.layers}; use the backbone it was "
+            "trained on"
+        )
     # Prompts that end before their last possible layer give `last_layer`.
     downs = [name for name in adapters if name.endswith("down.weight")]
     # Table -> the layer of its first row, and the layer after its last if complete.
@@ -271,7 +278,10 @@ def prompt_config(
         lora_rank=max(axis(name, 1) for name in _LORA),
         lora_parts=metadata.get("lora_parts", PromptConfig.lora_parts),
         fusion_layers=fused,
-        fusion_width=axis("fusion.down.weight", 1) or PromptConfig.fusion_width,
+        fusion_text_layers=texts,
+        fusion_width=axis("fusion.down.weight", 1)
+        or axis("fusion.text.down.weight", 1)
+        or PromptConfig.fusion_width,
     )
 
 

@@ -18,7 +18,7 @@ LORA_PARTS = ("qkv", "q", "k", "v", "qk", "qv", "kv")
 # Fields that older versions lacked -> the value that says what those did.
 ADDED_PROMPT_FIELDS = {
     **{"lora_rank": 0, "lora_parts": "qkv"},
-    **{"fusion_layers": 0, "fusion_width": 8},
+    **{"fusion_layers": 0, "fusion_text_layers": 0, "fusion_width": 8},
 }
 # Prompts of a layer, and more layers than any tower has.
 _LENGTHS, _LAYERS = Range(0, 4_096), 10_000
@@ -55,8 +55,11 @@ class PromptConfig:
         fusion_layers: number of the vision tower's last layers in which each frame's
             class row attends to the rows of all frames (prompts included) while its
             other rows attend within their frame; 0 means none.
-        fusion_width: the width of the bottleneck of what a class row finds within its
-            frame in these layers.
+        fusion_text_layers: the same of the text tower, for captions of frames: their
+            EOT rows attend to the captions of all frames of a video. In training alone;
+            a caption of a video passes through ordinary layers.
+        fusion_width: the width of the bottleneck of what such a row finds within its
+            frame (or caption) in these layers.
         prompt_std: standard deviation of the prompts' initial values.
         frame_position_std: standard deviation of the frame positional embedding's
             initial values.
@@ -82,6 +85,7 @@ class PromptConfig:
     lora_rank: Annotated[int, Range(0, 4_096)] = 0
     lora_parts: str = "qkv"
     fusion_layers: Annotated[int, Range(0, _LAYERS)] = 0
+    fusion_text_layers: Annotated[int, Range(0, _LAYERS)] = 0
     fusion_width: Annotated[int, Range(1, 65_536)] = 8
     prompt_std: Annotated[float, Range(0, 1_000)] = 0.02
     frame_position_std: Annotated[float, Range(0, 1_000)] = 0.02

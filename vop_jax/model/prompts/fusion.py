@@ -3,7 +3,8 @@
 IVFusion, the vision half of DiscoVLA (Shen et al., 2025), in the form of its released
 code. In the last layers of a tower the attention of a frame's class row is over the
 keys and values of all frames' rows; all other rows attend within their frame, as ever.
-A bottleneck of what the class row finds within its frame is added.
+A bottleneck of what the class row finds within its frame is added. The text half does
+the same with the captions of a video's frames, whose EOT rows stand for them.
 
 The bottleneck is zero at the start, which is not the frozen model: the attention within
 a frame has been replaced, and its part has to be learned.
@@ -11,8 +12,9 @@ a frame has been replaced, and its part has to be learned.
 
 import math
 
+import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from vop_jax.model.clip.layers import ACTIVATIONS, Across
 from vop_jax.model.prompts.layer_plan import Source
@@ -79,3 +81,24 @@ def class_rows() -> Across:
     return Across(
         lambda rows: rows[:, :, :1], lambda rows, new: rows.at[:, :, :1].set(new)
     )
+
+
+def read_rows(end: Int[Array, "B G"], length: int, *, causal: bool) -> Across:
+    """The row of each caption that is read, in a layer that computes all rows.
+
+    Args:
+        end: its position.
+        length: of the captions, padding included.
+        causal: whether the tower is, so that the rows after the one that is read are
+            nothing that it may see.
+    """
+    index = jnp.arange(length)
+
+    def pick(rows: Array) -> Array:
+        places = end.reshape(*end.shape, *(1,) * (rows.ndim - 2))
+        return jnp.take_along_axis(rows, places, axis=2)
+
+    def put(rows: Array, new: Array) -> Array:
+        return jnp.where((index == end[..., None])[..., None], new, rows)
+
+    return Across(pick, put, index <= end[..., None] if causal else None)

@@ -69,7 +69,10 @@ class TextPrompts(_TowerPrompts):
 
     @nn.compact
     def __call__(
-        self, positions: Array, beside: Mapping[str, Source] = {}
+        self,
+        positions: Array,
+        beside: Mapping[str, Source] = {},
+        across: Source | None = None,
     ) -> list[Segment]:
         """The layer plan of the text tower.
 
@@ -77,6 +80,7 @@ class TextPrompts(_TowerPrompts):
             positions: the positional embedding `[context length, Dt]`, added to the
                 prompts of layer 1 if they are placed among the words.
             beside: what is added to parts of the layers.
+            across: what is added to the attention of EOT rows across captions.
         """
         config, layers = self.config, self.size.layers
         first, last = config.prompted(layers)
@@ -91,7 +95,7 @@ class TextPrompts(_TowerPrompts):
         elif table is not None:
             stored = Source(first, table, _as_it_stands)
             additions = additions._replace(prompts=(stored,))
-        return plan_layers(layers, layers, (first, last), additions)
+        return plan_layers(layers, layers, (first, last), additions, across=across)
 
 
 class VideoPrompts(_TowerPrompts):

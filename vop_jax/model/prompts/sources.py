@@ -46,7 +46,7 @@ def _as_it_stands(row: Array, tokens: Array) -> Array:
 
 
 def _overwrite(slots: list[int], row: Array, tokens: Array) -> Array:
-    """The tokens `[B, 1, S, D]` with a layer's prompts `[P, D]` in their slots."""
+    """The tokens `[B, G, S, D]` with a layer's prompts `[P, D]` in their slots."""
     return tokens.at[:, :, np.array(slots)].set(row.astype(tokens.dtype))
 
 

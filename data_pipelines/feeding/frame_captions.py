@@ -81,3 +81,8 @@ def with_frame_captions(
         flat = flat[:, : bucket_length(longest, flat.shape[1], BUCKETS)]
     ids = flat.reshape(len(split.video_ids), count, -1)
     return dataclasses.replace(split, frame_ids=ids)
+
+
+def without_frame_captions(split: Split) -> Split:
+    """The same split without captions of its frames."""
+    return dataclasses.replace(split, frame_ids=split.frame_ids[:0])

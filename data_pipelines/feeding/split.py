@@ -156,8 +156,7 @@ class Split:
         image_size: of every frame, pixels; None where that is not stated.
         token_ids: of all captions, `int32 [C, N]`, padded with 0; empty until
             `tokenized` fills it.
-        frame_ids: of a caption of each stored frame, `int32 [V, G, M]`; empty without
-            such captions.
+        frame_ids: of a caption of each stored frame, `int32 [V, G, M]`, or empty.
     """
 
     name: str
@@ -175,10 +174,6 @@ class Split:
     def tokenized(self, tokenize: Callable[[list[str]], np.ndarray]) -> "Split":
         """The same split with its captions' token ids."""
         return dataclasses.replace(self, token_ids=tokenize(self.captions))
-
-    def undescribed(self) -> "Split":
-        """The same split without captions of its frames."""
-        return dataclasses.replace(self, frame_ids=_no_ids())
 
     @cached_property
     def video_of_caption(self) -> np.ndarray:

@@ -12,6 +12,7 @@ from data_pipelines.feeding.feed import TrainFeed
 from data_pipelines.feeding.frame_captions import (
     read_frame_captions,
     with_frame_captions,
+    without_frame_captions,
 )
 from data_pipelines.feeding.split import MemoryFrames, Split
 
@@ -73,7 +74,7 @@ def test_a_batch_has_them_only_where_they_are_wanted(split):
     assert described.frame_ids.shape == (VIDEOS, STORED, 20)
     part = described.take(np.array([4, 1]))
     np.testing.assert_array_equal(part.frame_ids[:, 0, 1], [14, 11])
-    feed = TrainFeed(described.undescribed(), batch_size=3, seed=0)
+    feed = TrainFeed(without_frame_captions(described), batch_size=3, seed=0)
     assert "frame_ids" not in next(iter(feed.batches(0, 1)))
 
 

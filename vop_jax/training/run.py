@@ -13,6 +13,7 @@ from data_pipelines.feeding.feed import TrainFeed
 from data_pipelines.feeding.frame_captions import (
     read_frame_captions,
     with_frame_captions,
+    without_frame_captions,
 )
 from data_pipelines.feeding.loading import (
     Data,
@@ -263,7 +264,9 @@ def _with_frame_captions(config: RunConfig, backbone: Backbone, data: Data) -> D
     """
     size, train = backbone.size, data.splits["train"]
     if not config.frame_captions:
-        return data._replace(splits={**data.splits, "train": train.undescribed()})
+        return data._replace(
+            splits={**data.splits, "train": without_frame_captions(train)}
+        )
     found = read_frame_captions(
         config.frame_captions, config.dataset, train.frames.count
     )

@@ -48,6 +48,8 @@ def problem(size: ClipSize, name: str, tokens: int) -> tuple[Any, Any, Any, Any]
     batch = {
         "frames": jax.ShapeDtypeStruct((BATCH, FRAMES, side, side, 3), jnp.uint8),
         "text_ids": jax.ShapeDtypeStruct((BATCH, tokens), jnp.int32),
+        # Read by a loss that takes captions of frames.
+        "frame_ids": jax.ShapeDtypeStruct((BATCH, FRAMES, tokens), jnp.int32),
     }
     trainable = select(variables, mask, trained=True)
     return config, trainable, select(variables, mask, trained=False), batch
@@ -59,10 +61,11 @@ def count(size: ClipSize, name: str) -> dict[str, float]:
     config, trainable, frozen, batch = problem(size, name, tokens)
     model = DualEncoder(size, config, ComputeConfig(scan=False))
     variables = merge(trainable, frozen)
-    found = {"forward": count_flops(model.apply, variables, *batch.values()) / 1e9}
+    pairs = batch["frames"], batch["text_ids"]
+    found = {"forward": count_flops(model.apply, variables, *pairs) / 1e9}
     if METHODS[name].trained:
         mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-        step = make_loss_and_gradient(model, mesh)
+        step = make_loss_and_gradient(model, mesh, loss=METHODS[name].loss or "auto")
         found["train_step"] = count_flops(step, trainable, frozen, batch) / 1e9
     return {key: round(value, 2) for key, value in found.items()}
 

@@ -75,7 +75,7 @@ def run_parameters(given: flags.FlagValues) -> None:
     if unfit := METHODS.keys() - counts.keys():
         say(
             f"without {', '.join(sorted(unfit))}: the backbone lacks parameters that "
-            "it would train, or rows that it would read"
+            "these would train, or rows that they would read"
         )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class Dataset:
         published: the published number of videos and captions of each split.
         sizes: for a rendered data set, `module:name` of a table of the number of videos
             of each split.
+        frame_captions: for a data set that knows what its frames show,
+            `module:function` of the captions of its training videos' frames.
     """
 
     annotations: str
@@ -37,6 +39,7 @@ class Dataset:
     image_size: int = 224
     published: dict[str, Count] = dataclasses.field(default_factory=dict)
     sizes: str = ""
+    frame_captions: str = ""
 
     def load(self) -> Any:
         """The builder's class."""
@@ -45,6 +48,18 @@ class Dataset:
     def sizes_to_be(self) -> dict[str, int]:
         """Number of videos of each split to come; empty if that depends on files."""
         return dict(_imported(self.sizes)) if self.sizes else {}
+
+    def frame_captions_of(
+        self, pick: Callable[[int], Sequence[int]]
+    ) -> Mapping[str, Sequence[str]] | None:
+        """The captions of the frames of each training video; None if it has none.
+
+        Args:
+            pick: the number of a video's frames -> the indices of those described.
+        """
+        if not self.frame_captions:
+            return None
+        return _imported(self.frame_captions)(pick)
 
     def read(self, path: Path) -> Annotations:
         """Reads the annotations of a folder or a file; the demo is rendered into it.
@@ -80,6 +95,9 @@ DATASETS = {
         num_frames=8,
         image_size=48,
         sizes="data_pipelines.datasets.demo.world:SPLITS",
+        frame_captions=(
+            "data_pipelines.datasets.demo.frame_captions:of_training_clips"
+        ),
     ),
     "msrvtt_9k": _row(
         *("msrvtt", "read_9k", "MsrVtt9k"),

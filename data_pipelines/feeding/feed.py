@@ -161,12 +161,14 @@ class TrainFeed:
             `frames` uint8 `[b, F, H, W, 3]`, `text_ids` int32 `[b, N]` cut to the
             least length for the global batch's longest caption, `video` and `caption`
             int64 `[b]`; with an identity, `identity` int32 `[b, K]`, its columns in
-            the order asked for.
+            the order asked for; with captions of frames, `frame_ids` int32
+            `[b, F, M]`.
         """
         split, ids = self._split, self._split.token_ids
         lengths = caption_lengths(ids)
         wanted = split.num_frames or split.frames.count
         place = np.arange(self.batch_size)[self._local]
+        described = len(split.frame_ids) > 0
 
         def choose(step):
             video, caption = self._choose(step)
@@ -186,6 +188,9 @@ class TrainFeed:
             encoded = tf.gather(split.frames.read(example["video"]), picks)
             whole = decode_frames(encoded, wanted, split.image_size)
             frames = augment(whole, self._augmentation, key)
+            if described:
+                of_video = tf.gather(split.frame_ids, example["video"])
+                example["frame_ids"] = tf.gather(of_video, picks)
             return {**example, "frames": frames}
 
         local = self._local.stop - self._local.start

@@ -156,6 +156,7 @@ class Split:
         image_size: of every frame, pixels; None where that is not stated.
         token_ids: of all captions, `int32 [C, N]`, padded with 0; empty until
             `tokenized` fills it.
+        frame_ids: of a caption of each stored frame, `int32 [V, G, M]`, or empty.
     """
 
     name: str
@@ -168,6 +169,7 @@ class Split:
     files: Sequence[str] = ()
     image_size: int | None = None
     token_ids: np.ndarray = dataclasses.field(default_factory=_no_ids)
+    frame_ids: np.ndarray = dataclasses.field(default_factory=_no_ids)
 
     def tokenized(self, tokenize: Callable[[list[str]], np.ndarray]) -> "Split":
         """The same split with its captions' token ids."""
@@ -195,6 +197,7 @@ class Split:
             frames=self.frames.take(videos),
             captions=[self.captions[c] for c in taken],
             token_ids=self.token_ids[taken] if len(self.token_ids) else self.token_ids,
+            frame_ids=self.frame_ids[videos] if len(self.frame_ids) else self.frame_ids,
             caption_start=np.r_[0, np.cumsum(end - start)],
             extras=[self.extras[v] for v in videos],
         )

@@ -43,6 +43,9 @@ COUNTS = {
     # Global prompts, the latent, and the matrix that makes text prompts of it.
     "dgl_linear": 4 * 768 + 4 * 12 * 768 + 512 * 769,
     "dgl_transformer": 9_575_168,
+    # LoRA, and bottlenecks of 8 in four layers.
+    "ivfusion": 491_520 + 4 * (2 * 8 * 768 + 8 + 768),
+    "discovla": 543_776 + 2 * (2 * 8 * 512 + 8 + 512),
 }
 
 
@@ -95,7 +98,7 @@ def test_a_new_backbone_leaf_must_be_decided_about():
 
 @pytest.mark.parametrize(
     "name",
-    ["vop", "partial", "bias"]
+    ["vop", "partial", "bias", "ivfusion"]
     + [
         pytest.param(name, marks=pytest.mark.slow)
         for name in ("dgl_linear", "dgl_transformer")

@@ -44,8 +44,8 @@ class DualEncoder(nn.Module):
         """Declares the submodules."""
         # What both towers' prompts are made from.
         self.shared = None
-        if reason := self.prompt_config.unfit(self.size):
-            raise ValueError(reason)
+        if unfit := self.prompt_config.unfit(self.size):
+            raise ValueError(unfit[1])
         if self.prompt_config.global_length:
             self.shared = LatentPrompts(self.prompt_config, self.size)
         towers = (self.size, self.prompt_config, self.compute, self.shared)
@@ -63,15 +63,41 @@ class DualEncoder(nn.Module):
 
         They are one for each frame, or the one of the first global prompt.
         """
-        video = normalize(self.vision(frames)).mean(axis=1)
+        return self.mean(normalize(self.vision(frames)))
+
+    def mean(self, frames: Float[Array, "B F E"]) -> Float[Array, "B E"]:
+        """The embeddings of videos from those of their frames."""
+        video = frames.mean(axis=1)
         return normalize(video) if self.renormalize_video else video
 
     def encode_texts(self, ids: Int[Array, "B N"]) -> Float[Array, "B E"]:
         """The captions' normalised embeddings, float32."""
         return normalize(self.text(ids))
 
+    def encode_pairs(
+        self, frames: UInt8[Array, "B F H W 3"], ids: Int[Array, "B N"]
+    ) -> tuple[Float[Array, "B E"], Float[Array, "B E"]]:
+        """The embeddings of videos and of captions."""
+        return self.encode_videos(frames), self.encode_texts(ids)
+
+    def encode_aligned(
+        self,
+        frames: UInt8[Array, "B F H W 3"],
+        ids: Int[Array, "B N"],
+        frame_ids: Int[Array, "B F M"],
+    ) -> tuple[
+        Float[Array, "B E"],
+        Float[Array, "B E"],
+        Float[Array, "B F E"],
+        Float[Array, "B F E"],
+    ]:
+        """The embeddings of videos, captions, frames and the frames' captions."""
+        of_frames = normalize(self.vision(frames))
+        described = normalize(self.text.of_frames(frame_ids))
+        return self.mean(of_frames), self.encode_texts(ids), of_frames, described
+
     def __call__(
         self, frames: UInt8[Array, "B F H W 3"], ids: Int[Array, "B N"]
     ) -> tuple[Float[Array, "B E"], Float[Array, "B E"], Float[Array, ""]]:
         """The embeddings of videos and captions, and the logit scale."""
-        return self.encode_videos(frames), self.encode_texts(ids), self.logit_scale
+        return *self.encode_pairs(frames, ids), self.logit_scale

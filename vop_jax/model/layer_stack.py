@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array, Float
 
 from vop_jax.devices.sharded_params import gather, is_sharded
-from vop_jax.model.clip.layers import Block
+from vop_jax.model.clip.layers import Across, Block
 from vop_jax.model.clip.remat import remat
 from vop_jax.model.clip.rotary import Rotation
 from vop_jax.model.compute import ComputeConfig
@@ -69,6 +69,7 @@ def run_layers(
     enter_joint: Callable[[Array], Array] | None = None,
     rotation: Rotation | None = None,
     carried: Float[Array, "B 1 P D"] | None = None,
+    across: Across | None = None,
 ) -> Any:
     """Runs all layers of a tower, segment by segment.
 
@@ -88,6 +89,8 @@ def run_layers(
         rotation: of each token of a frame, as of `Block`.
         carried: rows that run through all layers beside the groups, as of `Block`;
             `read` picks among them.
+        across: the row of each frame whose attention is over all frames in the segments
+            that say so; `read`, if given, reads just that row.
 
     Returns:
         The rows that the last layer returns.
@@ -104,13 +107,14 @@ def run_layers(
         layer = functools.partial(
             _layer, block, whole, segment.additions, rotation=rotation
         )
+        own = across if segment.across else None
         rows = rows_of(segment.additions)
         # The segment's layers except the tower's last, which is stored separately.
         stop = min(segment.stop, layers - 1)
         if stop > segment.start:
             looped = compute.scan and stop - segment.start > 1
             tokens, carried = _run_alike(
-                saving(functools.partial(layer, mask=mask), looped=looped),
+                saving(functools.partial(layer, mask=mask, across=own), looped=looped),
                 (
                     # A slice of the complete axis is free; a part of it may be copied.
                     jax.tree.map(
@@ -126,7 +130,9 @@ def run_layers(
         # The last layer computes only the rows that are read, if not all of them are.
         if segment.stop == layers:
             row = jax.tree.map(lambda x: x[-1], rows)
-            layer = functools.partial(layer, mask=read_mask, read=read)
+            if own is not None and read is not None:
+                own = Across(lambda rows: rows, lambda rows, new: new, own.mask)
+            layer = functools.partial(layer, mask=read_mask, read=read, across=own)
             run = saving(layer, looped=False)
             tokens, carried = run((tokens, carried), (last, row))
     return tokens if carried is None else carried

@@ -38,6 +38,11 @@ class Method:
         lora_rank: rank of the change of the query, key and value projections.
         global_length: global prompts, and prompts of each layer from one latent.
         latent: how those are made from it.
+        fusion: whether the class rows of the last third of the vision layers attend
+            across frames.
+        fusion_text_layers: the last text layers in which captions of frames do so.
+        loss: the default of `config.loss`; empty means that of the data set.
+        renormalize_video: the default of `config.renormalize_video`.
         about: one line that helps a user choose a method.
     """
 
@@ -51,15 +56,20 @@ class Method:
     lora_rank: int = 0
     global_length: int = 0
     latent: str = "linear"
+    fusion: bool = False
+    fusion_text_layers: int = 0
+    loss: str = ""
+    renormalize_video: bool = False
     about: str = ""
 
     def prompt_config(self, layers: int, num_frames: int = 12) -> PromptConfig:
         """The method's prompts for a vision tower of that many layers.
 
-        The last third of the layers is joint: after layer 8 of the paper's 12, after
-        layer 3 of the demo's 4.
+        The last third of the layers is joint, or fused: after layer 8 of the paper's
+        12, after layer 3 of the demo's 4.
         """
-        joint = max(1, layers // 3) if self.joint_layers else 0
+        third = max(1, layers // 3)
+        joint = third if self.joint_layers else 0
         return PromptConfig(
             text_length=self.text_length,
             video_length=self.video_length,
@@ -72,6 +82,8 @@ class Method:
             lora_rank=self.lora_rank,
             global_length=self.global_length,
             latent=self.latent,
+            fusion_layers=third if self.fusion else 0,
+            fusion_text_layers=self.fusion_text_layers,
         )
 
 
@@ -159,6 +171,22 @@ METHODS = {
         global_length=4,
         latent="transformer",
         about="dgl_linear with a layer between the table and the prompts",
+    ),
+    "ivfusion": Method(
+        _PROMPTS,
+        lora_rank=8,
+        fusion=True,
+        renormalize_video=True,
+        about="lora, and class tokens that attend across all frames in the last layers",
+    ),
+    "discovla": Method(
+        _PROMPTS,
+        lora_rank=8,
+        fusion=True,
+        fusion_text_layers=2,
+        loss="alignment",
+        renormalize_video=True,
+        about="ivfusion, trained with captions of the frames as well",
     ),
 }
 

@@ -5,7 +5,6 @@ What a tower is made of is said by its description, part by part; see
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,121 +12,16 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, UInt8
 
 from vop_jax.devices.sharded_params import gather, is_sharded
-from vop_jax.model.clip.layers import Block, LayerNorm
 from vop_jax.model.clip.pooling import Pooling
 from vop_jax.model.clip.precision import Precision
 from vop_jax.model.clip.products import product
 from vop_jax.model.clip.remat import remat
 from vop_jax.model.clip.rotary import rotation_of
-from vop_jax.model.clip.sizes import PROJECTIONS, ClipSize, TowerSize
-from vop_jax.model.compute import ComputeConfig
+from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.layer_stack import run_layers
-from vop_jax.model.prompts.adapters import Adapters
-from vop_jax.model.prompts.config import PromptConfig
-from vop_jax.model.prompts.latent import LatentPrompts
-from vop_jax.model.prompts.layer_plan import Source
-from vop_jax.model.prompts.lora import Lora
+from vop_jax.model.prompts.fusion import class_rows, read_rows
 from vop_jax.model.prompts.sources import TextPrompts, VideoPrompts, arrange
-
-
-class _Tower(nn.Module):
-    """What both towers share: stacked layers, and the last layer on its own.
-
-    The last layer may compute only the row that is read, and the `partial` baseline
-    trains it alone, so it has parameters of its own; the others are stacked for
-    `lax.scan`.
-
-    Attributes:
-        size: of the backbone.
-        prompt_config: what is added to it.
-        compute: how the tower computes.
-        shared: what makes prompts of both towers, or None.
-    """
-
-    size: ClipSize
-    prompt_config: PromptConfig
-    compute: ComputeConfig
-    shared: LatentPrompts | None = None
-
-    def make_layers(self, size: TowerSize) -> None:
-        """Declares `layers` and `last_layer`."""
-        compute = self.compute
-        self.block = Block(
-            size,
-            compute.precision,
-            compute.attention == "splash",
-            parent=None,
-        )
-        sample = jnp.zeros((1, 1, 1, size.width))
-
-        def one(key):
-            return self.block.init(key, sample)["params"]
-
-        self.whole_layer = jax.eval_shape(one, jax.random.key(0))
-        self.layers = self.declare_sharded(
-            "layers", lambda key: jax.vmap(one)(jax.random.split(key, size.layers - 1))
-        )
-        self.last_layer = self.declare_sharded("last_layer", one)
-
-    def declare_sharded(self, name: str, initial: Callable[..., Any]) -> Any:
-        """Declares a parameter that may be an FSDP shard.
-
-        Flax compares the shape of a `param` with its initializer's, which that of a
-        shard differs from; so beyond initialisation the variable is read unchecked.
-        """
-        if self.is_initializing():
-            return self.param(name, initial)
-        return self.get_variable("params", name)
-
-    def make_beside(self, size: TowerSize) -> None:
-        """Declares `adapters` and `lora`; None where the method has none."""
-        config, width = self.prompt_config, size.width
-        first, last = config.prompted(size.layers)
-        self.adapters = self.lora = None
-        if config.adapter:
-            self.adapters = Adapters(
-                config.adapter, last - first, width, config.adapter_width
-            )
-        if config.lora_rank:
-            self.lora = Lora(config.lora_parts, last - first, width, config.lora_rank)
-
-    def beside(self, size: TowerSize) -> dict[str, Source]:
-        """What is added to the outputs of parts of the layers."""
-        first, _ = self.prompt_config.prompted(size.layers)
-        made = [x(first) for x in (self.adapters, self.lora) if x is not None]
-        return {part: source for sources in made for part, source in sources.items()}
-
-    def norm(self, size: TowerSize, name: str) -> LayerNorm:
-        """A LayerNorm of the tower's width."""
-        results = self.compute.precision.results
-        return LayerNorm(size.epsilon, dtype=results, name=name)
-
-    def make_projection(self, size: TowerSize) -> None:
-        """Declares the parameters that make the embedding of a row, if any."""
-        initial = {
-            "projection": (
-                _normal(size.width**-0.5),
-                (size.width, self.size.embedding),
-            ),
-            "projection_bias": (nn.initializers.zeros, (self.size.embedding,)),
-        }
-        self.projected_by = {
-            name: self.param(name, *initial[name])
-            for name in PROJECTIONS[size.projection]
-        }
-
-    def project(self, rows: Float[Array, "*n D"]) -> Float[Array, "*n E"]:
-        """The embeddings of the rows that were read, float32."""
-        weights = {k: x.astype(rows.dtype) for k, x in self.projected_by.items()}
-        if "projection" in weights:
-            rows = rows @ weights["projection"]
-        if "projection_bias" in weights:
-            rows = rows + weights["projection_bias"]
-        return rows.astype(jnp.float32)
-
-
-def _normal(std: float) -> Callable[..., Array]:
-    return nn.initializers.normal(std)
+from vop_jax.model.tower import Tower, normal
 
 
 def _unchanged(rows: Array) -> Array:
@@ -135,7 +29,7 @@ def _unchanged(rows: Array) -> Array:
     return rows
 
 
-class VisionTower(_Tower):
+class VisionTower(Tower):
     """The vision tower: frames to frame features, or to one of the video."""
 
     def setup(self):
@@ -144,7 +38,7 @@ class VisionTower(_Tower):
         patch = self.size.patch_size
         deviation = size.width**-0.5
         self.patch_embedding = self.param(
-            "patch_embedding", _normal(deviation), (patch, patch, 3, size.width)
+            "patch_embedding", normal(deviation), (patch, patch, 3, size.width)
         )
         self.patch_bias = self.class_embedding = None
         if size.patch_bias:
@@ -153,10 +47,10 @@ class VisionTower(_Tower):
             )
         if size.class_token:
             self.class_embedding = self.param(
-                "class_embedding", _normal(deviation), (size.width,)
+                "class_embedding", normal(deviation), (size.width,)
             )
         self.position_embedding = self.param(
-            "position_embedding", _normal(deviation), (self.size.tokens, size.width)
+            "position_embedding", normal(deviation), (self.size.tokens, size.width)
         )
         self.ln_pre = self.norm(size, "ln_pre") if size.pre_norm else _unchanged
         self.make_layers(size)
@@ -165,6 +59,7 @@ class VisionTower(_Tower):
         self.make_projection(size)
         self.prompts = VideoPrompts(self.prompt_config, size)
         self.make_beside(size)
+        self.make_fusion(size, self.prompt_config.fusion_layers)
 
     def make_pooling(self) -> None:
         """Declares `pooling`, if the tower pools its rows."""
@@ -275,31 +170,32 @@ class VisionTower(_Tower):
             self.layers,
             self.last_layer,
             tokens,
-            self.prompts.plan(self.ln_pre, self.beside(size), made),
+            self.prompts.plan(self.ln_pre, self.beside(size), made, self.fused(size)),
             compute=self.compute,
             read=read if self.pooling is None else None,
             enter_joint=join,
             rotation=rotation,
             carried=carried,
+            across=class_rows(),
         )
         rows = self.ln_post(rows.reshape(batch, count, -1, width))
         rows = rows[:, :, 0] if self.pooling is None else self.pooled(rows)
         return self.project(rows)
 
 
-def _end(size: ClipSize, ids: Int[Array, "B N"]) -> Int[Array, "B"]:
+def _end(size: ClipSize, ids: Int[Array, "B G N"]) -> Int[Array, "B G"]:
     return jnp.argmax(ids == size.eos_id, axis=-1)
 
 
-def _last(size: ClipSize, ids: Int[Array, "B N"]) -> Int[Array, "B"]:
-    return jnp.full(len(ids), size.context_length - 1)
+def _last(size: ClipSize, ids: Int[Array, "B G N"]) -> Int[Array, "B G"]:
+    return jnp.full(ids.shape[:-1], size.context_length - 1)
 
 
 # The values of `TextSize.reads` -> the position of the row that is read.
 READS: dict[str, Callable[[ClipSize, Array], Array]] = {"end": _end, "last": _last}
 
 
-class TextTower(_Tower):
+class TextTower(Tower):
     """The text tower: captions to caption features."""
 
     def setup(self):
@@ -307,16 +203,17 @@ class TextTower(_Tower):
         size = self.size.text
         shape = (self.size.vocabulary, size.width)
         self.token_embedding = self.declare_sharded(
-            "token_embedding", lambda key: _normal(0.02)(key, shape)
+            "token_embedding", lambda key: normal(0.02)(key, shape)
         )
         self.position_embedding = self.param(
-            "position_embedding", _normal(0.01), (self.size.context_length, size.width)
+            "position_embedding", normal(0.01), (self.size.context_length, size.width)
         )
         self.make_layers(size)
         self.ln_final = self.norm(size, "ln_final")
         self.make_projection(size)
         self.prompts = TextPrompts(self.prompt_config, size)
         self.make_beside(size)
+        self.make_fusion(size, self.prompt_config.fusion_text_layers)
 
     def __call__(self, ids: Int[Array, "B N"]) -> Float[Array, "B E"]:
         """The embedding of each caption, not normalised, float32.
@@ -327,16 +224,33 @@ class TextTower(_Tower):
         prompts among the words (see `text_layout`) the row read is as many rows after
         EOT as there are prompts.
         """
+        return self.groups(ids[:, None], fuse=False)[:, 0]
+
+    def of_frames(self, ids: Int[Array, "B F N"]) -> Float[Array, "B F E"]:
+        """The embedding of the caption of each frame of videos, as of `__call__`.
+
+        In the last layers those of one video see each other, see `Fusion`.
+        """
+        return self.groups(ids, fuse=True)
+
+    def groups(self, ids: Int[Array, "B G N"], *, fuse: bool) -> Float[Array, "B G E"]:
+        """The embeddings of captions in groups.
+
+        Args:
+            ids: the captions.
+            fuse: whether those of a group see each other.
+        """
         dtype, size = self.compute.precision.results, self.size.text
         slots = self.prompt_config.text_slots(self.size.context_length)
-        if self.size.full_captions and ids.shape[1] != self.size.context_length:
+        if self.size.full_captions and ids.shape[-1] != self.size.context_length:
             raise ValueError(
-                f"captions have {ids.shape[1]} tokens; this model takes "
+                f"captions have {ids.shape[-1]} tokens; this model takes "
                 f"{self.size.context_length}, padding included"
             )
         end = READS[size.reads](self.size, ids) + len(slots)
-        ids = arrange(ids, slots, self.size.context_length)
-        length = ids.shape[1]
+        batch, count = ids.shape[:2]
+        ids = arrange(ids.reshape(batch * count, -1), slots, self.size.context_length)
+        length = ids.shape[-1]
         # The embedding table is gathered for this look-up alone.
         whole = jax.ShapeDtypeStruct(
             (self.size.vocabulary, self.size.text.width), jnp.float32
@@ -344,8 +258,8 @@ class TextTower(_Tower):
         table = gather(self.token_embedding, whole)
         tokens = jnp.take(table, ids, axis=0)
         tokens = tokens + self.position_embedding[:length]
-        # [B, 1, N, D]
-        tokens = tokens.astype(dtype)[:, None]
+        # [B, G, N, D]
+        tokens = tokens.astype(dtype).reshape(batch, count, length, -1)
         index = jnp.arange(length)
         mask = index[:, None] >= index if size.causal else None
         made = None
@@ -354,18 +268,25 @@ class TextTower(_Tower):
             # They stand behind the SOT token, which does not see them.
             seen = jnp.broadcast_to(index[:, None] > 0, (length, made.shape[1]))
             mask = jnp.concatenate([index[:, None] >= index, seen], axis=1)
+        fused = self.fused(size)
         rows = run_layers(
             self.block,
             self.whole_layer,
             self.layers,
             self.last_layer,
             tokens,
-            self.prompts(self.position_embedding, self.beside(size), made),
+            self.prompts(
+                self.position_embedding,
+                self.beside(size),
+                made,
+                fused if fuse else None,
+            ),
             compute=self.compute,
             mask=mask,
-            read=lambda x: jnp.take_along_axis(x, end[:, None, None, None], axis=2),
+            read=lambda x: jnp.take_along_axis(x, end[..., None, None], axis=2),
             read_mask=(
-                (index <= end[:, None])[:, None, None, None] if size.causal else None
+                (index <= end[..., None])[:, :, None, None] if size.causal else None
             ),
+            across=read_rows(end, length, causal=size.causal),
         )
-        return self.project(self.ln_final(rows[:, 0, 0]))
+        return self.project(self.ln_final(rows[:, :, 0]))

@@ -6,7 +6,7 @@ from typing import Annotated
 from data_pipelines.console.ranges import Range
 
 # The keys of `losses.LOSSES`, which cannot be imported without JAX.
-LOSS_NAMES = ("auto", "softmax", "sigmoid")
+LOSS_NAMES = ("auto", "softmax", "sigmoid", "alignment")
 # Mode of `mask_equal` -> the columns of the batch's `identity` (see `TrainFeed`) of
 # which one must be equal for a candidate not to count as a negative.
 MASKS: dict[str, tuple[str, ...]] = {
@@ -18,6 +18,23 @@ MASKS: dict[str, tuple[str, ...]] = {
 NAN_POLICIES = ("stop", "skip")
 # What multiplies or bounds a float32, and the decay rates of averages.
 _FACTORS, _RATES = Range(0, 1_000_000), Range(0, 1, below=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class AlignmentConfig:
+    """The terms that `config.loss=alignment` adds to the softmax loss.
+
+    Attributes:
+        image_weight: of the loss of frames against the captions of frames.
+        distillation_weight: of the divergence of the videos' similarities from those of
+            their frames.
+        detach_teacher: whether that divergence leaves the frames' similarities alone
+            (the released code of DiscoVLA trains both sides).
+    """
+
+    image_weight: Annotated[float, _FACTORS] = 0.3
+    distillation_weight: Annotated[float, _FACTORS] = 1.0
+    detach_teacher: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The training losses, over the global batch: softmax (the paper's) and sigmoid.
+"""The training losses, over the global batch: softmax (the paper's) and others.
 
 Softmax is the default for every backbone, also for those that were made with the
 sigmoid loss. It is the recipe that VoP's results are printed for, and it needs no bias:
@@ -12,6 +12,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from vop_jax.optimization.alignment import divergence, similarity_of_frames
+from vop_jax.optimization.config import AlignmentConfig
+
+# A logit that no softmax gives any weight; finite, so that two of them can be compared.
+_NOTHING = -1e9
+# The factor of the released code on the mean divergence of two logits.
+_DISTILLATION = 100
 
 
 class _Members(NamedTuple):
@@ -112,16 +120,98 @@ def sigmoid_loss(
     return jnp.sum(wrong - right) / len(videos)
 
 
+def alignment_loss(
+    video: Float[Array, "b E"],
+    text: Float[Array, "b E"],
+    frames: Float[Array, "b F E"],
+    captions: Float[Array, "b F E"],
+    logit_scale: Float[Array, ""],
+    identity: Int[Array, "b K"] | None = None,
+    *,
+    weights: AlignmentConfig,
+    axes: tuple[str, ...] = (),
+    chunk: int = 0,
+) -> Float[Array, ""]:
+    """The softmax loss, with captions of frames beside it (DiscoVLA).
+
+    L_v + image_weight L_i + distillation_weight L_d: L_v is `contrastive_loss`, L_i the
+    same of `similarity_of_frames`, and L_d the divergence of the similarities of L_v
+    from those of L_i, over rows and over columns: 100 times its mean over B x B.
+
+    Args:
+        video: as of `contrastive_loss`, as are all but those below.
+        text: of the same rows.
+        frames: embeddings of the videos' frames.
+        captions: embeddings of the captions of these frames.
+        logit_scale: logarithm of the factor on all similarities.
+        identity: pairs of equal rows are left out of all terms.
+        weights: of the terms.
+        axes: mesh axes that the batch is sharded over.
+        chunk: number of candidates whose frames are compared at once; the `[b, B]`
+            similarities of videos exist as a whole.
+
+    Returns:
+        The loss, or this device's term of it, as of `contrastive_loss`.
+    """
+    loss = contrastive_loss(video, text, logit_scale, identity, axes=axes, chunk=chunk)
+    everyone = (video, text, frames, captions)
+    if axes:
+        everyone = jax.lax.all_gather(everyone, axes, tiled=True)
+    videos, texts, all_frames, all_captions = everyone
+    scale, count = jnp.exp(logit_scale), len(videos)
+    own, others = _members(identity, axes)
+    left_out = None
+    if own is not None and others is not None:
+        left_out = _left_out(own, others)
+
+    def masked(logits: Array) -> Array:
+        return logits if left_out is None else jnp.where(left_out, _NOTHING, logits)
+
+    def by_frames(rows: Array, candidates: Array) -> Array:
+        def of(part: tuple[Array, _Members | None]) -> Array:
+            return similarity_of_frames(rows, part[0], scale)
+
+        parts = _over_chunks(of, candidates, None, chunk)
+        # [C, b, chunk] -> [b, B]
+        return masked(scale * jnp.moveaxis(parts, 0, 1).reshape(len(rows), -1))
+
+    # Rows and columns of the global matrix: of texts, and of videos.
+    of_images = (by_frames(captions, all_frames), by_frames(frames, all_captions))
+    of_videos = (
+        masked(_logits(scale * text, videos, None, None)),
+        masked(_logits(scale * video, texts, None, None)),
+    )
+    # Each pair of this device against itself.
+    right = scale * jax.vmap(
+        lambda one, other: similarity_of_frames(one[None], other[None], scale)[0, 0]
+    )(captions, frames)
+    image, distilled = -2 * right, jnp.zeros_like(right)
+    for teacher, student in zip(of_images, of_videos, strict=True):
+        image = image + jax.nn.logsumexp(teacher, axis=-1)
+        if weights.detach_teacher:
+            teacher = jax.lax.stop_gradient(teacher)
+        distilled = distilled + divergence(teacher, student)
+    image = jnp.sum(image) / (2 * count)
+    distilled = _DISTILLATION * jnp.sum(distilled) / (2 * count**2)
+    return loss + weights.image_weight * image + weights.distillation_weight * distilled
+
+
 class Loss(NamedTuple):
-    """A loss, and the backbone's parameters that it takes after the embeddings.
+    """A loss, the embeddings it is of, and the backbone's parameters that it takes.
 
     Attributes:
-        function: (videos, texts, parameters..., identity, axes=, chunk=) -> the loss.
+        function: (embeddings..., parameters..., identity, axes=, chunk=) -> the loss.
         parameters: names within `params`; frozen in most methods.
+        encode: the method of `DualEncoder` that makes the embeddings.
+        inputs: the parts of a batch that it takes.
+        weighted: whether the function also takes `weights=`, of its terms.
     """
 
     function: Callable[..., Array]
     parameters: tuple[str, ...]
+    encode: str = "encode_pairs"
+    inputs: tuple[str, ...] = ("frames", "text_ids")
+    weighted: bool = False
 
 
 # The values of `config.loss`.
@@ -130,6 +220,13 @@ LOSSES = {
     "auto": _SOFTMAX,
     "softmax": _SOFTMAX,
     "sigmoid": Loss(sigmoid_loss, ("logit_scale", "logit_bias")),
+    "alignment": Loss(
+        alignment_loss,
+        ("logit_scale",),
+        "encode_aligned",
+        ("frames", "text_ids", "frame_ids"),
+        weighted=True,
+    ),
 }
 
 

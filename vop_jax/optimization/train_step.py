@@ -15,10 +15,11 @@ from jaxtyping import Array, Float, Int
 from data_pipelines.console.errors import UserError
 from vop_jax.devices.mesh import AXES, BATCH, tree_shardings, tree_specs
 from vop_jax.model.dual_encoder import DualEncoder
+from vop_jax.optimization.config import AlignmentConfig
 from vop_jax.optimization.losses import LOSSES
 
-# The parts of a feed's batch that go to the devices; `identity` only if it is used.
-INPUTS = ("frames", "text_ids", "identity")
+# The parts of a feed's batch that go to the devices; the last two only if used.
+INPUTS = ("frames", "text_ids", "identity", "frame_ids")
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -106,11 +107,13 @@ def make_loss_and_gradient(
     loss: str = "auto",
     micro_batch: int = 0,
     loss_chunk: int = 0,
+    alignment: AlignmentConfig | None = None,
 ) -> Callable[[Any, Any, dict[str, Array]], tuple[Array, Any]]:
     """Makes the function (trained, frozen leaves, global batch) -> (loss, gradient).
 
     A batch holds `frames` and `text_ids`, and `identity` if equal videos or captions
-    are masked in the loss.
+    are masked in the loss; for the loss `alignment` also `frame_ids`, the captions of
+    the frames.
 
     Inside `shard_map` each device computes its shard of the batch, and all collectives
     are written out here: the features are gathered once, their gradient is scattered
@@ -124,6 +127,7 @@ def make_loss_and_gradient(
         loss: a name of `losses.LOSSES`, whose parameters the model has.
         micro_batch: see `features_and_vjp`; counted over all devices.
         loss_chunk: see `contrastive_loss`.
+        alignment: the terms of the loss `alignment`; None means its defaults.
 
     Raises:
         UserError: the micro-batch is not a multiple of the number of devices.
@@ -134,12 +138,11 @@ def make_loss_and_gradient(
             f"{mesh.size} devices; make it a multiple of that"
         )
     model, kind = model.on(mesh.devices.flat[0]), LOSSES[loss]
+    terms = {"weights": alignment or AlignmentConfig()} if kind.weighted else {}
 
     def encode(trainable: Any, frozen: Any, batch: dict[str, Array]) -> Any:
-        features: Any = model.apply(
-            merge(trainable, frozen), batch["frames"], batch["text_ids"]
-        )
-        return features[:2]
+        inputs = (batch[name] for name in kind.inputs)
+        return model.apply(merge(trainable, frozen), *inputs, method=kind.encode)
 
     def on_device(trainable: Any, frozen: Any, batch: dict[str, Array]) -> Any:
         """This device's terms of the loss and of its gradient."""
@@ -161,7 +164,7 @@ def make_loss_and_gradient(
 
         def loss_of(features: Any, scalars: tuple[Array, ...]) -> Array:
             return kind.function(
-                *features, *scalars, identity, axes=AXES, chunk=loss_chunk
+                *features, *scalars, identity, axes=AXES, chunk=loss_chunk, **terms
             )
 
         # The gradient with respect to both, then the chain rule back to the parameters.

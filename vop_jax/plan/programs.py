@@ -17,6 +17,7 @@ from vop_jax.model.shapes import abstract_variables
 from vop_jax.model.stored import store_frozen
 from vop_jax.model.trained import select, trained_mask
 from vop_jax.optimization.config import MASKS
+from vop_jax.optimization.losses import LOSSES
 from vop_jax.optimization.optimizer import make_optimizer
 from vop_jax.optimization.train_step import (
     compile_train_step,
@@ -116,12 +117,14 @@ class RunPrograms:
             loss=config.loss,
             micro_batch=config.micro_batch,
             loss_chunk=config.loss_chunk,
+            alignment=config.alignment,
         )
         compiled = compile_train_step(step, mesh, state, self._frozen)
         batch = self._placed(
             self._frames(batch_size)
             | self._captions(batch_size)
             | self._identity(batch_size)
+            | self._frame_captions(batch_size)
         )
         return measure(
             compiled,
@@ -145,6 +148,13 @@ class RunPrograms:
         side = self._size.image_size
         shape = (count, self.config.num_frames, side, side, 3)
         return {"frames": jax.ShapeDtypeStruct(shape, jnp.uint8)}
+
+    def _frame_captions(self, count: int) -> dict[str, Any]:
+        """Captions of frames, if the loss takes them, as long as those of videos."""
+        if "frame_ids" not in LOSSES[self.config.loss].inputs:
+            return {}
+        shape = (count, self.config.num_frames, self._tokens)
+        return {"frame_ids": jax.ShapeDtypeStruct(shape, jnp.int32)}
 
     def _captions(self, count: int) -> dict[str, Any]:
         return {"text_ids": jax.ShapeDtypeStruct((count, self._tokens), jnp.int32)}

@@ -25,7 +25,13 @@ from vop_jax.model.prompts.config import (
     PromptConfig,
 )
 from vop_jax.model.prompts.text_layout import TEXT_LAYOUTS
-from vop_jax.optimization.config import LOSS_NAMES, MASKS, NAN_POLICIES, OptimizerConfig
+from vop_jax.optimization.config import (
+    LOSS_NAMES,
+    MASKS,
+    NAN_POLICIES,
+    AlignmentConfig,
+    OptimizerConfig,
+)
 from vop_jax.runtime.run_folder import RunFolder, flat_fields
 from vop_jax.scoring.ties import TIES
 from vop_jax.training.presets import EPOCHS, find_preset
@@ -45,6 +51,8 @@ FREE_FIELDS = (
 ADDED_FIELDS = {
     "mask_equal": "none",
     "loss": "auto",
+    "frame_captions": "",
+    **{f"alignment.{k}": v for k, v in vars(AlignmentConfig()).items()},
     **{f"prompts.{name}": value for name, value in ADDED_PROMPT_FIELDS.items()},
 }
 SHORT_FORM = ("method", "dataset", "backbone")
@@ -94,7 +102,12 @@ class RunConfig:
             caption.
         loss: `softmax`, the published recipe; `sigmoid`, for a backbone that was made
             with it (SigLIP), with its frozen scale and bias; or `auto`, which is
-            `softmax` for every backbone, see `vop_jax.optimization.losses`.
+            `softmax` for every backbone, see `vop_jax.optimization.losses`; or
+            `alignment`, which trains with captions of frames as well.
+        alignment: the terms of that loss.
+        frame_captions: where the captions of frames come from: a JSON file (video id ->
+            a caption for each stored frame), `exact` where the data set knows them (the
+            demo), or empty for none.
         mask_equal: which other members of a batch are not negatives of a pair: `none`
             of them (the published recipe), those of the same video (`videos`), or also
             those whose caption has the same token ids (`videos_and_captions`).
@@ -137,6 +150,8 @@ class RunConfig:
     group_size: Annotated[int, _VIDEOS]
     epoch_of: str
     loss: str
+    alignment: AlignmentConfig
+    frame_captions: str
     mask_equal: str
     holdout: Annotated[int, _COUNT]
     train_on_holdout: bool
@@ -224,7 +239,10 @@ def default_values(
         "train_on_holdout": False,
         "augmentation": dataclasses.asdict(Augmentation()),
         "memory_gb": 32.0,
-        "renormalize_video": False,
+        "loss": row.loss or preset.loss,
+        "alignment": dataclasses.asdict(AlignmentConfig()),
+        "frame_captions": preset.frame_captions if row.loss else "",
+        "renormalize_video": row.renormalize_video,
         "ties": "mean",
         "prompts": dataclasses.asdict(prompts) | preset.prompts,
         "optimizer": dataclasses.asdict(OptimizerConfig())

@@ -131,6 +131,7 @@ class _Loop:
             loss=run.config.loss,
             micro_batch=run.config.micro_batch,
             loss_chunk=run.config.loss_chunk,
+            alignment=run.config.alignment,
         )
         skip = run.config.nan_policy == "skip"
         self._step = skip_non_finite_steps(step) if skip else step

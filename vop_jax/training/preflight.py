@@ -18,7 +18,7 @@ from vop_jax.training.profiling import parse_profile_steps
 
 
 def check_fields(config: RunConfig) -> None:
-    """Checks that batch size, groups and epochs are compatible.
+    """Checks that batch size, groups and epochs are compatible, and loss and captions.
 
     Raises:
         UserError: they are not.
@@ -28,6 +28,7 @@ def check_fields(config: RunConfig) -> None:
             f"config.group_size is {config.group_size}, but groups are of videos, not "
             "of pairs; set config.group_size=1 or config.epoch_of=videos"
         )
+    _check_frame_captions(config)
     _check_batch(config, config.group_size, f"groups of {config.group_size}")
 
 
@@ -77,10 +78,11 @@ def check_backbone(config: RunConfig, size: ClipSize) -> None:
             f"config.prompts.text_layout is {prompts.text_layout}, but this backbone's "
             "text tower does not read the EOT token; use prefix"
         )
-    if reason := prompts.unfit(size):
+    if unfit := prompts.unfit(size):
+        field, reason = unfit
         raise UserError(
-            f"config.prompts.global_length is {prompts.global_length}, but {reason}; "
-            "use another method, such as lora"
+            f"config.prompts.{field} is {getattr(prompts, field)}, but {reason}; use "
+            "another method, such as lora"
         )
     lacking = lacking_parameters(size, config.row.trained)
     if lacking:
@@ -88,6 +90,13 @@ def check_backbone(config: RunConfig, size: ClipSize) -> None:
             f"config.method={config.method} trains {' and '.join(lacking)}, which this "
             "backbone does not have; use another method, such as partial"
         )
+    for tower, name in (("vision", "fusion_layers"), ("text", "fusion_text_layers")):
+        count, most = getattr(prompts, name), size.tower(tower).layers
+        if count > most:
+            raise UserError(
+                f"config.prompts.{name} is {count}, but the {tower} tower has {most} "
+                "layers"
+            )
     missing = {*LOSSES[config.loss].parameters} - param_shapes(size).keys()
     if missing:
         raise UserError(
@@ -141,6 +150,27 @@ def check_sizes(
         raise UserError(
             f"config.profile_steps is {config.profile_steps}, but the run has {steps} "
             "steps; use steps up to that one"
+        )
+
+
+def _check_frame_captions(config: RunConfig) -> None:
+    needed = "frame_ids" in LOSSES[config.loss].inputs
+    if needed and not config.frame_captions:
+        raise UserError(
+            f"config.loss={config.loss} needs a caption of each frame; set "
+            "config.frame_captions=FILE.json (video id -> a caption of each frame), or "
+            "config.loss=softmax"
+        )
+    if config.frame_captions and not needed:
+        raise UserError(
+            f"config.frame_captions is {config.frame_captions}, which "
+            f"config.loss={config.loss} does not read; use alignment, or leave the "
+            "captions out"
+        )
+    if config.prompts.fusion_text_layers and not needed:
+        raise UserError(
+            f"config.prompts.fusion_text_layers is {config.prompts.fusion_text_layers}"
+            f", which config.loss={config.loss} would not train; use 0, or alignment"
         )
 
 

@@ -7,12 +7,13 @@ from data_pipelines.console.names import pick
 from data_pipelines.console.ranges import Range
 
 EPOCHS = Range(1, 1_000_000)
-
-
+# DiscoVLA's recipe, for a CLIP of any size.
+_FUSION = {"learning_rate": 6e-4, "weight_decay": 0.2}
 # The learning rates of released methods, where a data set has none of its own.
 _METHOD_OPTIMIZER = {
     "dgl_linear": {"learning_rate": 5e-3},
     "dgl_transformer": {"learning_rate": 2e-3},
+    **dict.fromkeys(("ivfusion", "discovla"), _FUSION),
 }
 
 
@@ -29,6 +30,8 @@ class Preset:
         group_size: number of adjacent videos that are always in the same batch.
         epoch_of: `videos` or `pairs`.
         loss: a name of `losses.LOSSES`.
+        frame_captions: where captions of frames come from, for a method whose loss
+            needs them.
         mask_equal: a mode of `config.MASKS`.
         holdout: number of training videos held out for validation if the data set has
             no validation split.
@@ -49,6 +52,7 @@ class Preset:
     group_size: int = 1
     epoch_of: str = "pairs"
     loss: str = "auto"
+    frame_captions: str = ""
     mask_equal: str = "none"
     holdout: int = 500
     optimizer: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -72,6 +76,7 @@ PRESETS = {
         # Eight groups of a clip, its twin and their same-end variants.
         group_size=4,
         epoch_of="videos",
+        frame_captions="exact",
         optimizer={
             "learning_rate": 1e-2,
             "weight_decay": 0.0,

@@ -10,6 +10,11 @@ from jax.sharding import Mesh
 from data_pipelines.catalog.table import find_dataset
 from data_pipelines.console.terminal import say, table
 from data_pipelines.feeding.feed import TrainFeed
+from data_pipelines.feeding.frame_captions import (
+    read_frame_captions,
+    with_frame_captions,
+    without_frame_captions,
+)
 from data_pipelines.feeding.loading import (
     Data,
     find_prepared,
@@ -210,6 +215,7 @@ def assemble(config: RunConfig, folder: RunFolder, shared: Run | None = None) ->
     backbone = shared.backbone if shared else load_backbone(config.backbone_folder)
     model = build_model(config, backbone)
     data = shared.data if shared else _load_data(config, backbone)
+    data = _with_frame_captions(config, backbone, data)
     if config.row.trained:
         check_train(config, mesh.size, data)
     # The variables, divided into what trains and what does not.
@@ -249,6 +255,25 @@ def _check_sizes(config: RunConfig, devices: int) -> None:
     if not config.row.trained or config.epoch_of != "videos":
         sizes.pop("train", None)
     check_sizes(config, devices, sizes, held_out)
+
+
+def _with_frame_captions(config: RunConfig, backbone: Backbone, data: Data) -> Data:
+    """The data with captions of the training frames, if the loss reads them.
+
+    Data that another run has read may hold some.
+    """
+    size, train = backbone.size, data.splits["train"]
+    if not config.frame_captions:
+        return data._replace(
+            splits={**data.splits, "train": without_frame_captions(train)}
+        )
+    found = read_frame_captions(
+        config.frame_captions, config.dataset, train.frames.count
+    )
+    length = config.prompts.caption_length(size.context_length)
+    tokenize = load_tokenizer(backbone.folder, size, length)
+    described = with_frame_captions(train, found, tokenize, whole=size.full_captions)
+    return data._replace(splits={**data.splits, "train": described})
 
 
 def _load_data(config: RunConfig, backbone: Backbone) -> Data:

@@ -28,6 +28,8 @@ from vop_jax.weights.records import targets_of, to_names, to_tree
 from vop_jax.weights.tensors import open_safetensors, tensor_of
 
 FORMAT = 1
+# Field of `PromptConfig` -> the tensor that says that it is used.
+_TENSORS = {"global_length": "global_prompts", "fusion_layers": "fusion.down.weight"}
 _LORA = ("lora.vision.A", "lora.text.A")
 # A form of the latent -> a tensor that it alone has.
 _LATENTS = {"transformer": "dgl.text_mlp.fc1.weight"}
@@ -89,14 +91,20 @@ def prompt_name(path: str) -> str:
 
     Both towers have a module `prompts` whose names are unique, so the path before it is
     dropped. Adapters and LoRA have the same names in both towers, so their tower is
-    part of the name: `adapters.vision.attention.down.weight`, `lora.text.A`. What both
-    towers share has its own names alone: `latent`.
+    part of the name: `adapters.vision.attention.down.weight`, `lora.text.A`. Fusion
+    without a tower is that of the vision tower: `fusion.down.weight`. What both towers
+    share has its own names alone: `latent`.
     """
     _, tower, *names = path.split("/")
     if tower not in TOWERS:
         return ".".join(names)
     module, *names = names
-    return ".".join(names if module == "prompts" else [module, tower, *names])
+    before = {
+        ("vision", "prompts"): [],
+        ("text", "prompts"): [],
+        ("vision", "fusion"): [module],
+    }
+    return ".".join([*before.get((tower, module), [module, tower]), *names])
 
 
 def save_tuned(
@@ -241,6 +249,14 @@ def prompt_config(
             f"text_prompts has shape {list(shapes['text_prompts'])}, which leaves no "
             f"place for a caption in the context of {size.context_length}"
         )
+    fused = _fusion_layers(axis("fusion.down.weight", 0), split, size)
+    texts = axis("fusion.text.down.weight", 0)
+    if texts > size.text.layers:
+        raise UserError(
+            f"fusion.text.down.weight is for the last {texts} layers, but this "
+            f"backbone's text tower has {size.text.layers}; use the backbone it was "
+            "trained on"
+        )
     # Prompts that end before their last possible layer give `last_layer`.
     downs = [name for name in adapters if name.endswith("down.weight")]
     # Table -> the layer of its first row, and the layer after its last if complete.
@@ -281,15 +297,33 @@ def prompt_config(
         global_length=carried,
         latent=next((x for x, name in _LATENTS.items() if name in shapes), "linear"),
         postfix="text_postfix.weight" in shapes,
+        fusion_layers=fused,
+        fusion_text_layers=texts,
+        fusion_width=axis("fusion.down.weight", 1)
+        or axis("fusion.text.down.weight", 1)
+        or PromptConfig.fusion_width,
     )
-    if reason := prompts.unfit(size):
+    if unfit := prompts.unfit(size):
+        field, reason = unfit
         raise UserError(
-            f"global_prompts has shape {list(shapes['global_prompts'])}, but {reason}; "
-            "use the backbone they were trained on"
+            f"{_TENSORS[field]} has shape {list(shapes[_TENSORS[field]])}, but "
+            f"{reason}; use the backbone it was trained on"
         )
     if carried:
         prompts.check()
     return prompts
+
+
+def _fusion_layers(count: int, split: int, size: ClipSize) -> int:
+    """The number of layers with fusion, checked against the backbone."""
+    layers = size.vision.layers
+    if count > layers or (count and split != layers):
+        raise UserError(
+            f"fusion.down.weight is for class tokens of the last {count} layers, which "
+            f"attend across frames; this backbone has {layers} layers, and joint "
+            f"attention after layer {split}; use the backbone it was trained on"
+        )
+    return count
 
 
 def _check_layers(metadata: dict[str, Any], size: ClipSize, where: str) -> None:

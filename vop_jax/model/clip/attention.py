@@ -124,3 +124,35 @@ def attend(
         widths = [(0, 0)] * (mask.ndim - 1) + [(0, prompts)]
         mask = jnp.pad(mask, widths, constant_values=True)
     return jnp.moveaxis(_mix(jnp.moveaxis(query, 3, 2), key, value, mask), 2, 3)
+
+
+def attend_across(
+    query: Float[Array, "B G 1 H d"],
+    keys: Sequence[Array],
+    values: Sequence[Array],
+    mask: Bool[Array, "#B #G S"] | None = None,
+) -> Float[Array, "B G 1 H d"]:
+    """Attention of one row of each group over the tokens and prompts of all groups.
+
+    A prompt is a key of its group; one that all groups share is a key of each of them.
+
+    Args:
+        query: already scaled by 1/sqrt(d).
+        keys: as of `attend`.
+        values: of the same shapes.
+        mask: which tokens of each group are attended to; None means all.
+    """
+    batch, groups, _, heads, width = query.shape
+    key, value = (
+        jnp.moveaxis(joined(parts, batch, groups), 1, 2).reshape(
+            batch, 1, heads, -1, width
+        )
+        for parts in (keys, values)
+    )
+    if mask is not None:
+        prompts = key.shape[3] // groups - mask.shape[-1]
+        mask = jnp.pad(mask, ((0, 0), (0, 0), (0, prompts)), constant_values=True)
+        mask = jnp.broadcast_to(mask, (len(mask), groups, mask.shape[-1]))
+        mask = mask.reshape(len(mask), 1, 1, 1, -1)
+    rows = query[:, :, 0].swapaxes(1, 2)[:, None]
+    return _mix(rows, key, value, mask)[:, 0].swapaxes(1, 2)[:, :, None]

@@ -8,14 +8,14 @@ result, for a fraction of the FLOPs.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from vop_jax.model.clip.attention import as_one_group, attend
+from vop_jax.model.clip.attention import as_one_group, attend, attend_across
 from vop_jax.model.clip.precision import Precision
 from vop_jax.model.clip.products import dense
 from vop_jax.model.clip.remat import name_saved
@@ -74,6 +74,21 @@ Beside = Mapping[str, Callable[[Array], Array]]
 _NOTHING: Beside = {}
 
 
+class Across(NamedTuple):
+    """One row of each group that attends to the tokens of all groups together.
+
+    Attributes:
+        pick: `[B, G, R, *n] -> [B, G, 1, *n]`, that row among those that are computed.
+        put: (`[B, G, R, D]`, `[B, G, 1, D]`) -> the rows with that row replaced.
+        mask: which tokens of each group it may attend to, `[#B, #G, S]`; None means
+            all.
+    """
+
+    pick: Callable[[Array], Array]
+    put: Callable[[Array, Array], Array]
+    mask: Bool[Array, "#B #G S"] | None = None
+
+
 class LayerNorm(nn.LayerNorm):
     """LayerNorm with float32 statistics computed in two passes."""
 
@@ -104,6 +119,7 @@ class Attention(nn.Module):
         turns: tuple[Rotation, Rotation] | None = None,
         beside: Beside = _NOTHING,
         carried: Sequence[Array] = (),
+        across: Across | None = None,
     ) -> list[Array]:
         """Attends; all inputs have passed the layer's first LayerNorm.
 
@@ -116,6 +132,8 @@ class Attention(nn.Module):
             beside: what is added to the output of a projection, as of `Block`.
             carried: the carried rows `[B, 1, P, D]` of `Block`, which all others attend
                 to, and those of them that attend to everything; or none.
+            across: the row of each group of `rows` that attends across groups, as of
+                `Block`.
 
         Returns:
             The outputs of `rows`, then of the carried rows that attend.
@@ -150,29 +168,43 @@ class Attention(nn.Module):
         keys = [projected("key", tokens, of_tokens)]
         keys += [projected("key", group) for group in groups]
         values = [projected("value", group) for group in (tokens, *groups)]
-        attending = [(projected("query", x, of_rows), keys, values, mask) for x in rows]
+        scale = (width // heads) ** -0.5
+        attending = [
+            (projected("query", x, of_rows) * scale, keys, values, mask) for x in rows
+        ]
         for x in carried[1:]:
-            everyone = [
+            every_key, every_value = (
                 [*as_one_group(parts[:-1], *tokens.shape[:2]), parts[-1]]
                 for parts in (keys, values)
-            ]
-            attending.append((projected("query", x), everyone[0], everyone[1], None))
+            )
+            query = projected("query", x) * scale
+            attending.append((query, every_key, every_value, None))
         norm = None
         if self.size.attention_norm:
             norm = LayerNorm(self.size.epsilon, dtype=self.precision.results, name="ln")
         out = nn.DenseGeneral(width, axis=(-2, -1), name="out", **dense(self.precision))
 
-        def mixed(query: Array, keys: Any, values: Any, mask: Array | None) -> Array:
-            query = query * (width // heads) ** -0.5
-            if self.splash and pays(query, mask):
-                x = splash_attend(query, keys, values)
-            else:
-                x = attend(query, keys, values, mask)
-            # Over all heads of a row together.
-            flat = x.reshape(*x.shape[:-2], width)
-            return x if norm is None else norm(flat).reshape(x.shape)
+        def output(mixed: Array) -> Array:
+            if norm is not None:
+                # Over all heads of a row together.
+                flat = mixed.reshape(*mixed.shape[:-2], width)
+                mixed = norm(flat).reshape(mixed.shape)
+            return out(mixed)
 
-        return [out(mixed(*one)) for one in attending]
+        def attended(query: Array, keys: Any, values: Any, mask: Array | None) -> Array:
+            if self.splash and pays(query, mask):
+                return output(splash_attend(query, keys, values))
+            return output(attend(query, keys, values, mask))
+
+        found = [attended(*one) for one in attending]
+        if across is None:
+            return found
+        within, *rest = found
+        query = across.pick(attending[0][0])
+        joint = output(attend_across(query, keys, values, across.mask))
+        if "across" in beside:
+            joint = joint + beside["across"](across.pick(within))
+        return [across.put(within, joint), *rest]
 
 
 class Mlp(nn.Module):
@@ -217,11 +249,13 @@ class Block(nn.Module):
         beside: Beside = _NOTHING,
         rotation: Rotation | None = None,
         carried: Float[Array, "B 1 P D"] | None = None,
+        across: Across | None = None,
     ) -> tuple[Array | None, Array | None]:
         """Runs the layer.
 
         Args:
-            tokens: G groups of S tokens; attention stays within a group.
+            tokens: G groups of S tokens; attention stays within a group, but for the
+                rows of `across`.
             prompts: further keys and values, `[P, D]`, `[G, P, D]` or `[B, G, P, D]`.
             mask: which tokens each row may attend to, and which prompts if it is as
                 wide as both.
@@ -230,11 +264,14 @@ class Block(nn.Module):
                 picks among those, and no token is computed.
             beside: part of the layer (`attention`, `mlp`, and within the attention
                 `query`, `key`, `value`) -> a function of that part's input, whose
-                result is added to that part's output.
+                result is added to that part's output. `across` is the attention of the
+                rows of that argument; its input is their ordinary attention output.
             rotation: of each token of a frame, whose number divides S: a group may hold
                 several frames, and a token is turned by its place within its own.
             carried: rows that every group attends to, and that attend to themselves and
                 to the tokens and prompts of all groups.
+            across: the row of each group whose attention is over all groups; None if
+                there is none.
 
         Returns:
             The layer's outputs for the tokens and for the carried rows, `read` ones
@@ -260,6 +297,7 @@ class Block(nn.Module):
             None if rotation is None else _turns(rotation, tokens, kept),
             beside,
             [*shared, *(rows for rows, _ in leading)],
+            across,
         )
         ln_2 = LayerNorm(self.size.epsilon, dtype=results, name="ln_2")
         mlp = Mlp(self.size, self.precision, name="mlp")

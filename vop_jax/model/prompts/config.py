@@ -22,6 +22,7 @@ LATENTS = ("linear", "transformer")
 ADDED_PROMPT_FIELDS = {
     **{"lora_rank": 0, "lora_parts": "qkv"},
     **{"global_length": 0, "latent": "linear", "postfix": False},
+    **{"fusion_layers": 0, "fusion_text_layers": 0, "fusion_width": 8},
 }
 # Prompts of a layer, and more layers than any tower has.
 _LENGTHS, _LAYERS = Range(0, 4_096), 10_000
@@ -61,6 +62,14 @@ class PromptConfig:
         latent: how they are made from it, one of `LATENTS`.
         postfix: whether the parameters of the text prompts behind the caption are kept,
             which reach nothing.
+        fusion_layers: number of the vision tower's last layers in which each frame's
+            class row attends to the rows of all frames (prompts included) while its
+            other rows attend within their frame; 0 means none.
+        fusion_text_layers: the same of the text tower, for captions of frames: their
+            EOT rows attend to the captions of all frames of a video. In training alone;
+            a caption of a video passes through ordinary layers.
+        fusion_width: the width of the bottleneck of what such a row finds within its
+            frame (or caption) in these layers.
         prompt_std: standard deviation of the prompts' initial values.
         frame_position_std: standard deviation of the frame positional embedding's
             initial values.
@@ -88,6 +97,9 @@ class PromptConfig:
     global_length: Annotated[int, _LENGTHS] = 0
     latent: str = "linear"
     postfix: bool = False
+    fusion_layers: Annotated[int, Range(0, _LAYERS)] = 0
+    fusion_text_layers: Annotated[int, Range(0, _LAYERS)] = 0
+    fusion_width: Annotated[int, Range(1, 65_536)] = 8
     prompt_std: Annotated[float, Range(0, 1_000)] = 0.02
     frame_position_std: Annotated[float, Range(0, 1_000)] = 0.02
     context_forget_bias: Annotated[float, _SIGNED] = 0.0
@@ -128,6 +140,19 @@ class PromptConfig:
                 "config.prompts.postfix belongs to global prompts from a linear "
                 "latent; leave it off",
             ),
+            (
+                not self.fusion_layers or self.split_layer < 0,
+                "config.prompts.fusion_layers lets class rows alone attend over all "
+                "frames, where config.prompts.split_layer lets all rows; leave one of "
+                "them out (fusion_layers=0 or split_layer=-1)",
+            ),
+            (
+                not self.global_length
+                or not (self.fusion_layers or self.fusion_text_layers),
+                "config.prompts.global_length reads a global prompt, and fusion is of "
+                "class rows, which nothing would then read; leave one of them out "
+                "(fusion_layers=0 and fusion_text_layers=0, or global_length=0)",
+            ),
         ]
         for holds, message in rules:
             if not holds:
@@ -143,19 +168,26 @@ class PromptConfig:
             or self.text_layout != "prefix"
         )
 
-    def unfit(self, size: ClipSize) -> str:
-        """Why this cannot be added to a backbone, as an end of a sentence, or empty."""
+    def unfit(self, size: ClipSize) -> tuple[str, str] | None:
+        """The field that cannot be used with a backbone, and why; None if all can.
+
+        The reason is the end of a sentence.
+        """
         if self.global_length and not size.reads_class_token:
-            return (
+            return "global_length", (
                 "this backbone's vision tower does not read a class token, in whose "
                 "place the first global prompt is read"
             )
         if self.global_length and size.full_captions:
-            return (
+            return "global_length", (
                 "this backbone's text tower does not read the EOT token, or also looks "
                 "behind it, where prompts would not be without effect"
             )
-        return ""
+        if self.fusion_layers and not size.vision.class_token:
+            return "fusion_layers", (
+                "this backbone's frames have no class token to attend across frames"
+            )
+        return None
 
     def split(self, layers: int) -> int:
         """K_s for a tower of that many layers."""

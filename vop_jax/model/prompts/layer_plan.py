@@ -70,12 +70,15 @@ class Segment(NamedTuple):
         stop: one past the last layer.
         joint: whether attention is joint over all frames.
         additions: what is added to these layers; its rows are those of these layers.
+        across: whether one row of each frame (its class row) attends to the tokens of
+            all frames, while its other rows attend within their frame.
     """
 
     start: int
     stop: int
     joint: bool = False
     additions: Additions = NOTHING
+    across: bool = False
 
 
 def plan_layers(
@@ -84,6 +87,7 @@ def plan_layers(
     prompted: tuple[int, int],
     per_frame: Additions,
     joint: Additions = NOTHING,
+    across: Source | None = None,
 ) -> list[Segment]:
     """Divides a tower's layers into segments.
 
@@ -93,10 +97,14 @@ def plan_layers(
         prompted: half-open range of the layers that anything is added to.
         per_frame: what is added to the layers before the split layer.
         joint: what is added to the joint layers.
+        across: what is added to the attention across frames of each frame's class row,
+            in all layers from its first on; None if there is no such attention.
     """
     first, last = prompted
+    fused = layers if across is None else across.first
     plan = []
-    for start, stop in itertools.pairwise(sorted({0, first, last, split, layers})):
+    cuts = {0, first, last, split, fused, layers}
+    for start, stop in itertools.pairwise(sorted(cuts)):
         additions = joint if start >= split else per_frame
 
         def cut(source: Source, start: int = start, stop: int = stop) -> Source:
@@ -105,5 +113,7 @@ def plan_layers(
 
         inside = first <= start and stop <= last
         kept = _each(cut, additions) if inside else NOTHING
-        plan.append(Segment(start, stop, start >= split, kept))
+        if across is not None and start >= fused:
+            kept = kept._replace(beside={**kept.beside, "across": cut(across)})
+        plan.append(Segment(start, stop, start >= split, kept, start >= fused))
     return plan

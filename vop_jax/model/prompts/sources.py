@@ -54,7 +54,7 @@ def _with(additions: Additions, made: Array | None) -> Additions:
 
 
 def _overwrite(slots: list[int], row: Array, tokens: Array) -> Array:
-    """The tokens `[B, 1, S, D]` with a layer's prompts `[P, D]` in their slots."""
+    """The tokens `[B, G, S, D]` with a layer's prompts `[P, D]` in their slots."""
     return tokens.at[:, :, np.array(slots)].set(row.astype(tokens.dtype))
 
 
@@ -81,6 +81,7 @@ class TextPrompts(_TowerPrompts):
         positions: Array,
         beside: Mapping[str, Source] = {},
         made: Array | None = None,
+        across: Source | None = None,
     ) -> list[Segment]:
         """The layer plan of the text tower.
 
@@ -89,6 +90,7 @@ class TextPrompts(_TowerPrompts):
                 prompts of layer 1 if they are placed among the words.
             beside: what is added to parts of the layers.
             made: prompts `[K, P, Dt]` of all layers that are made elsewhere, or none.
+            across: what is added to the attention of EOT rows across captions.
         """
         config, layers = self.config, self.size.layers
         first, last = config.prompted(layers)
@@ -103,7 +105,8 @@ class TextPrompts(_TowerPrompts):
         elif table is not None:
             stored = Source(first, table, _as_it_stands)
             additions = additions._replace(prompts=(stored,))
-        return plan_layers(layers, layers, (first, last), _with(additions, made))
+        additions = _with(additions, made)
+        return plan_layers(layers, layers, (first, last), additions, across=across)
 
 
 class VideoPrompts(_TowerPrompts):
@@ -151,6 +154,7 @@ class VideoPrompts(_TowerPrompts):
         ln_pre: Callable[[Array], Array],
         beside: Mapping[str, Source] = {},
         made: Array | None = None,
+        across: Source | None = None,
     ) -> list[Segment]:
         """The layer plan of the vision tower.
 
@@ -161,6 +165,7 @@ class VideoPrompts(_TowerPrompts):
             beside: what is added to parts of the layers.
             made: prompts of all layers that are made elsewhere, `[K, P, Dv]` or
                 `[K, F, P, Dv]`, or none.
+            across: what is added to the class rows' attention across frames.
         """
         config, layers = self.config, self.size.layers
         first, last = config.prompted(layers)
@@ -181,7 +186,7 @@ class VideoPrompts(_TowerPrompts):
             more = {kind: (*getattr(per_frame, kind), source)}
             per_frame = per_frame._replace(**more)
         joint = Additions(stored(max(first, split), self.joint), (), beside)
-        return plan_layers(layers, split, (first, last), per_frame, joint)
+        return plan_layers(layers, split, (first, last), per_frame, joint, across)
 
 
 def _classes(tokens: Array) -> Array:

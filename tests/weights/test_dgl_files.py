@@ -111,6 +111,11 @@ def test_the_metadata_says_which_method_it_is(released, form):
         ("linear", {"prefix_text_prompt_proj_layer.bias": None}, "missing prefix_text"),
         ("transformer", {"unified_prompt_mlp.c_fc.bias": None}, "missing unified_pro"),
         ("linear", {"visual.prompt_embeddings": torch.zeros(4, 128)}, "has shape"),
+        (
+            "transformer",
+            {"unified_prompt_embedding.weight": torch.zeros(())},
+            r"unified_prompt_embedding.weight has shape \[\]",
+        ),
         ("linear", {"extra.weight": torch.zeros(3)}, "unexpected extra.weight"),
         (
             "linear",

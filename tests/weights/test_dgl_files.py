@@ -51,9 +51,8 @@ def released(state, tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize(
-    "form", ["transformer", pytest.param("linear", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
 def test_a_released_checkpoint_has_the_features_of_torch(released, form):
     named, folder = released[form]
     model = load(folder)

@@ -146,6 +146,8 @@ class Model:
     ) -> Float[np.ndarray, "B E"] | EncodedVideos:
         """Embeds videos: the mean over frames of the frames' normalised embeddings.
 
+        A model with global prompts has one embedding of all frames instead of a mean.
+
         Files are decoded by worker processes (`data_pipelines.decoding.workers`) ahead
         of the encoding, by at most a batch and two files per process, so that memory
         does not grow with the number of files.

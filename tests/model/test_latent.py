@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import naive_latent
 import numpy as np
 import pytest
+from programs import equations
 from small_families import FAMILIES
 
 from data_pipelines.console.errors import UserError
@@ -20,8 +21,10 @@ from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.methods import METHODS
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.shapes import abstract_variables, added_shapes
-from vop_jax.model.tree_paths import paths
+from vop_jax.model.tree_paths import from_paths, paths
+from vop_jax.optimization.config import OptimizerConfig
 from vop_jax.optimization.losses import contrastive_loss
+from vop_jax.optimization.optimizer import make_optimizer
 from vop_jax.training.config import check_config, default_values
 from vop_jax.training.preflight import check_backbone
 
@@ -306,6 +309,52 @@ def test_what_is_thrown_away_is_not_computed():
     # The global prompts are 4 rows beside 600. Keys and values made twice would be a
     # sixth more, and the frames' rows in the last layer a fifteenth.
     assert found["vop"] < found["dgl"] < 1.006 * found["vop"]
+
+
+@pytest.mark.parametrize("form", ["linear", "transformer"])
+def test_decay_spares_biases_and_norms(form):
+    config = PromptConfig(global_length=2, num_frames=2, latent=form)
+    ones = from_paths({path: jnp.ones(1) for path in added_shapes(LONG, config)})
+    settings = OptimizerConfig(learning_rate=1.0, warmup=0, weight_decay=0.5)
+    optimizer = make_optimizer(settings, ones, 10)
+    nothing = jax.tree.map(jnp.zeros_like, ones)
+    updates, _ = jax.jit(optimizer.update)(nothing, optimizer.init(ones), ones)
+    for path, update in paths(updates).items():
+        spared = path.endswith(".bias") or "layer_norm" in path
+        assert np.all(np.asarray(update) == (0 if spared else -0.5)), path
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset", "rate"),
+    [
+        ("dgl_linear", "msrvtt_9k", 5e-3),
+        ("dgl_linear", "lsmdc", 1e-2),
+        ("dgl_linear", "activitynet", 1e-2),
+        ("dgl_transformer", "msrvtt_9k", 2e-3),
+        ("dgl_transformer", "lsmdc", 2e-3),
+        ("vop", "lsmdc", 1e-3),
+    ],
+)
+def test_learning_rates_are_those_of_the_released_scripts(method, dataset, rate):
+    optimizer = default_values(method, dataset)["optimizer"]
+    assert optimizer["learning_rate"] == rate
+    assert optimizer["weight_decay"] == 0.2
+
+
+@pytest.mark.parametrize("form", ["linear", "transformer"])
+def test_a_narrow_dtype_runs_through_all_layers(form):
+    """A loop's carry must keep its type, and prompts come in float32."""
+    config = PromptConfig(global_length=2, num_frames=3, latent=form)
+    model = DualEncoder(SMALL, config, ComputeConfig("bfloat16", remat="lean"))
+    frames = jax.ShapeDtypeStruct((2, 3, 24, 24, 3), jnp.uint8)
+    ids = jax.ShapeDtypeStruct((2, 9), jnp.int32)
+    program = jax.make_jaxpr(model.apply)(
+        abstract_variables(SMALL, config), frames, ids
+    )
+    assert {x.dtype for x in program.out_avals} == {jnp.dtype("float32")}
+    loops = [x for x in equations(program.jaxpr) if x.primitive.name == "scan"]
+    carried = {x.aval.shape: x.aval.dtype for loop in loops for x in loop.outvars}
+    assert carried[2, 1, 2, 32] == jnp.bfloat16
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,8 @@ def released(state, tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize(
-    "form", ["transformer", pytest.param("linear", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
 def test_a_released_checkpoint_has_the_features_of_torch(released, form):
     named, folder = released[form]
     model = load(folder)
@@ -111,6 +110,11 @@ def test_the_metadata_says_which_method_it_is(released, form):
         ("linear", {"prefix_text_prompt_proj_layer.bias": None}, "missing prefix_text"),
         ("transformer", {"unified_prompt_mlp.c_fc.bias": None}, "missing unified_pro"),
         ("linear", {"visual.prompt_embeddings": torch.zeros(4, 128)}, "has shape"),
+        (
+            "transformer",
+            {"unified_prompt_embedding.weight": torch.zeros(())},
+            r"unified_prompt_embedding.weight has shape \[\]",
+        ),
         ("linear", {"extra.weight": torch.zeros(3)}, "unexpected extra.weight"),
         (
             "linear",

@@ -23,6 +23,7 @@ CONFIGS = {
     "dgl_linear, postfix kept": dataclasses.replace(LINEAR, postfix=True),
     "dgl_linear and lora": dataclasses.replace(LINEAR, lora_rank=2),
 }
+SLOW = ("dgl_linear", "dgl_linear and lora")
 LINEAR_NAMES = {
     "global_prompts": (4, 64),
     # The vision tower has 4 layers, the text tower 3.
@@ -47,7 +48,14 @@ def saved(path, config, **changes):
     return leaves
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # The linear form is that of the test of names, and of all methods' files.
+        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name in CONFIGS
+    ],
+)
 def test_names_and_shapes_say_what_acts(tmp_path, name):
     path, config = tmp_path / "tuned.safetensors", CONFIGS[name]
     leaves = saved(path, config)

@@ -1,12 +1,14 @@
 """The released checkpoints of DGL: a CLIP, and the prompts among its tensors."""
 
+import dataclasses
 from collections.abc import Mapping
 
 from data_pipelines.console.errors import UserError
-from vop_jax.weights.renames import ROWS, Rename, both, split, to_ours
+from vop_jax.weights.renames import ROWS, SAME, Rename, both, split, to_ours
 from vop_jax.weights.tensors import Tensor
 
 _GLOBAL = Rename("visual.prompt_embeddings", ("global_prompts",), ROWS)
+_MATRIX = dataclasses.replace(SAME, axes=(2,))
 _LAYER, _BLOCK = "PromptTransformer.resblocks.0", "dgl.block"
 # A tensor that every checkpoint of a form has -> the names of its prompts in
 # `tuned.safetensors`.
@@ -19,7 +21,7 @@ _FORMS = {
     ),
     "unified_prompt_embedding.weight": (
         _GLOBAL,
-        Rename("unified_prompt_embedding.weight", ("latent",)),
+        Rename("unified_prompt_embedding.weight", ("latent",), _MATRIX),
         *both(f"{_LAYER}.ln_1", f"{_BLOCK}.layer_norm1"),
         *split(
             f"{_LAYER}.attn.in_proj_", [f"{_BLOCK}.self_attn.{x}_proj" for x in "qkv"]

@@ -20,7 +20,7 @@ from vop_jax.weights.clip_import import ClipSource, open_clip_source
 from vop_jax.weights.clip_names import stored_names, to_modelscope, to_openai
 from vop_jax.weights.config_file import save_frames, save_size
 from vop_jax.weights.families import FAMILIES
-from vop_jax.weights.file_names import TUNED, WEIGHTS
+from vop_jax.weights.file_names import TOKENIZER_FILES, TUNED, WEIGHTS
 from vop_jax.weights.inferred_size import heads_of
 from vop_jax.weights.lora_merge import merge_lora
 from vop_jax.weights.modelscope_names import MODELSCOPE_PROMPTS
@@ -44,14 +44,6 @@ OFFICIAL = {
         "ViT-L/14@336px"
     ),
 }
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
 
 
 def convert(
@@ -114,7 +106,7 @@ def write_hugging_face(source: ClipSource, folder: Path) -> None:
     _written(stored, lambda told: write_safetensors(weights, stored, on_written=told))
     save_size(folder, source.size)
     save_frames(folder, source.size)
-    for name in _TOKENIZER_FILES:
+    for name in TOKENIZER_FILES:
         if source.folder is not None and (source.folder / name).is_file():
             shutil.copyfile(source.folder / name, folder / name)
     usual = FAMILIES[source.size.family].texts

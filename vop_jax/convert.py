@@ -7,9 +7,10 @@
 The input's format is detected from its content: OpenAI's `.pt` (TorchScript or state
 dict), Hugging Face folders of CLIP, MetaCLIP 2 and SigLIP, open_clip's ViT, SigLIP,
 PE-Core and EVA02 models, PE-Core's `.pt`, big_vision's `.npz` of SigLIP, the authors'
-VoP on ModelScope, and runs of this project. The output is a Hugging Face folder, with a
-`tuned.safetensors` if anything was added to the model; or OpenAI's or ModelScope's
-file. No code in a file is ever run, and torch is not needed.
+VoP on ModelScope, runs of this project and shared models. The output is a Hugging Face
+folder, with a `tuned.safetensors` if anything was added to the model, which
+examples/use_in_pytorch.py runs (`--to=torch` leaves LoRA in it); or OpenAI's or
+ModelScope's file. No code in a file is ever run, and torch is not needed.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from data_pipelines.console.errors import command
 from data_pipelines.console.terminal import quiet_libraries
 from vop_jax.model.clip.families import HUB_NAMES
 
-TARGETS = ("huggingface", "openai", "modelscope")
+TARGETS = ("huggingface", "torch", "openai", "modelscope")
 
 
 def _heads(text: str) -> tuple[int, int]:

@@ -20,7 +20,9 @@ from pages import (
 
 from data_pipelines.dummy import write_dummy
 
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+TORCH = "use_in_pytorch.py"
+# The one in PyTorch is run in tests/weights, on a converted model.
+EXAMPLES = sorted({*(ROOT / "examples").glob("*.py")} - {ROOT / "examples" / TORCH})
 # What a page's Python may need of the folder it runs in; training takes a minute.
 RUN = "runs/demo_vop_fc"
 # Command lines that are parsed alone, and why they cannot be run here.
@@ -32,6 +34,7 @@ PARSED_ALONE = {
     r"ablate|demo\.pretrain|benchmarks\.|configs/vop\.py($| |:method)": "takes long",
     r"vop\.json": "needs a second trained run",
     r"pod_plan": "needs libtpu",
+    r"examples/use_in_pytorch": "run in tests/weights",
     r"vop_jax\.main$|mkdocs": "run by tests of their own",
 }
 

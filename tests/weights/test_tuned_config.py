@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from tuned_models import tuned_file
+from safetensors import safe_open
+from tuned_models import same_arrays, tuned_file
 
 import vop_jax
 from data_pipelines.console.errors import UserError
+from vop_jax.weights.clip_export import convert
 from vop_jax.weights.config_file import read_size
 from vop_jax.weights.locate import BACKBONE
 from vop_jax.weights.tuned import read_tuned
@@ -113,3 +115,15 @@ def test_other_files_of_that_name(folder):
     changed(folder, "backbone", name=".")
     with pytest.raises(UserError, match=r"config\.json"):
         vop_jax.load(folder)
+
+
+def test_a_shared_model_is_converted(folder, tmp_path):
+    convert(folder, tmp_path / "out", "huggingface")
+    ours, theirs = vop_jax.load(tmp_path / "out"), vop_jax.load(folder)
+    assert same_arrays(ours, theirs)
+    # The demo's file has this one in a vector, which transformers refuses.
+    with safe_open(tmp_path / "out/model.safetensors", "np") as file:
+        assert file.get_slice("logit_scale").get_shape() == []
+    changed(folder, "tuned", sha256="0" * 64)
+    with pytest.raises(UserError, match="fetch or save it again"):
+        convert(folder, tmp_path / "again", "huggingface")

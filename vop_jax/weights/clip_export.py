@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def convert(
     Args:
         path: see `clip_import.open_clip_source`.
         output: a folder that does not exist yet.
-        target: `huggingface`, `openai` or `modelscope`.
+        target: a key of `_WRITERS`.
         activation: see `clip_import.open_clip_source`.
         heads: see `clip_import.open_clip_source`.
 
@@ -74,10 +74,12 @@ def convert(
             known = OFFICIAL.get(sha256)
             note = f", OpenAI's {known}" if known else ""
             say(f"{file}: sha256 {sha256}{note}")
-        source = _with_merged_lora(source)
+        writer = _WRITERS[target]
+        if not writer.takes_lora:
+            source = _with_merged_lora(source)
         if source.assumed:
             warn(f"{path} does not say it, so it is assumed: {source.assumed}")
-        _WRITERS[target](source, partial)
+        writer.write(source, partial)
     say(f"{source.format} -> {target}: {output}")
 
 
@@ -124,6 +126,22 @@ def write_hugging_face(source: ClipSource, folder: Path) -> None:
         metadata = source.metadata | {"backbone_sha256": file_sha256(weights)}
         metadata.pop("format", None)
         write_tuned(folder / TUNED, named, metadata)
+
+
+def _write_for_torch(source: ClipSource, folder: Path) -> None:
+    """Writes a Hugging Face folder that `examples/use_in_pytorch.py` runs."""
+    family = FAMILIES[source.size.family]
+    if family.model_type != "clip":
+        raise UserError(
+            f"examples/use_in_pytorch.py runs a CLIP, and this is a {family.name}; use "
+            "--to=huggingface"
+        )
+    if source.metadata.get("text_layout", "prefix") != "prefix":
+        raise UserError(
+            "examples/use_in_pytorch.py has text prompts before the words "
+            "(text_layout=prefix); these are the authors' own; use --to=modelscope"
+        )
+    write_hugging_face(source, folder)
 
 
 def _write_openai(source: ClipSource, folder: Path) -> None:
@@ -198,8 +216,21 @@ def check_openai_size(source: ClipSource) -> None:
             warn(f"the {name} tower has {tower.activation}, which OpenAI's code lacks")
 
 
+class _Writer(NamedTuple):
+    """A format.
+
+    Attributes:
+        write: writes a source into a folder.
+        takes_lora: whether it has a place for LoRA; else it is added to the weights.
+    """
+
+    write: Callable[[ClipSource, Path], None]
+    takes_lora: bool = False
+
+
 _WRITERS = {
-    "huggingface": write_hugging_face,
-    "openai": _write_openai,
-    "modelscope": _write_modelscope,
+    "huggingface": _Writer(write_hugging_face),
+    "torch": _Writer(_write_for_torch, takes_lora=True),
+    "openai": _Writer(_write_openai),
+    "modelscope": _Writer(_write_modelscope),
 }

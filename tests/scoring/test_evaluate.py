@@ -20,7 +20,7 @@ from vop_jax.training.config import check_config
 from vop_jax.weights.locate import BACKBONE
 
 ROOT = Path(__file__).parents[2]
-METRICS = ["R@1", "R@5", "R@10", "MdR", "MnR"]
+METRICS = ["R@1", "R@5", "R@10", "MdR", "MnR", "nDCG@10"]
 
 
 def run(*arguments):

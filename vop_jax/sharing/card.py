@@ -158,7 +158,8 @@ class Card:
                 yield f"| {where} | {_WAYS[way]} | {' | '.join(cells)} |"
         yield ""
         yield "R@k is the percentage of queries whose correct answer is among the first"
-        yield "k; MdR and MnR are the median and the mean rank."
+        yield "k; MdR and MnR are the median and the mean rank; nDCG@10 is the mean of"
+        yield "1 / log2(1 + rank), 0 behind rank 10, in percent."
         for scored in self.results:
             yield ""
             yield f"`{scored.dataset}`, {scored.split}: {_conditions(scored)}."

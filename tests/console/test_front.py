@@ -162,7 +162,7 @@ def test_a_mistyped_name_gets_the_right_one(arguments, says, monkeypatch):
         (
             "vop_jax.convert",
             ["--input=x", "--output=y", "--to=hugginface"],
-            "(choose from huggingface, openai, modelscope); did you mean huggingface?",
+            "torch, openai, modelscope, stablehlo); did you mean huggingface?",
         ),
         ("vop_jax.search", ["inde"], "did you mean index?"),
         (

@@ -32,11 +32,12 @@ from vop_jax.model.embedder import Embedder
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.stored import store_frozen
 from vop_jax.model.tree_paths import from_paths, paths
+from vop_jax.sharing.saving import Shareable
 from vop_jax.surface.inputs import (
     MOST_FRAMES,
-    check_padded,
     file_of,
     kind_of,
+    padded_ids,
     path_of,
     place_of,
     texts_of,
@@ -68,7 +69,7 @@ BATCH_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Model:
+class Model(Shareable):
     """A frozen CLIP with the parameters that were tuned on top of it.
 
     Attributes:
@@ -82,6 +83,7 @@ class Model:
         metadata: of the tuned file; empty without one.
         fingerprint: sha256 over the weights of the backbone, the tuned parameters,
             how frames are made, and the compute dtype.
+        run: folder of the run that it was loaded from; empty if of none.
     """
 
     backbone: Backbone
@@ -92,6 +94,12 @@ class Model:
     num_frames: int
     metadata: dict[str, Any]
     fingerprint: str
+    run: str = ""
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **options: Any) -> "Model":
+        """Loads a model: `vop_jax.load`, under the name that other libraries have."""
+        return load(path, **options)
 
     def __repr__(self) -> str:
         tuned = self.metadata.get("method", "nothing")
@@ -184,16 +192,13 @@ class Model:
         features = [np.zeros((0, self.backbone.size.embedding), np.float32)]
         kept, failed = [], []
         items = each_video(found, self.check_frames)
-        with self._reading(items, batch_size, in_order=True) as reading:
+        read = read_each(items, self._frames, batch_size, in_order=True)
+        with contextlib.closing(read) as reading:
             good = good_videos(reading, on_error, kept, failed)
             for batch in in_batches(good, batch_size):
                 some = self._embedder.frames(self.variables, batch, batch_size)
                 features.append(some)
         return result_of(on_error, features, kept, failed)
-
-    def _reading(self, items: Iterable[Any], ahead: int, *, in_order: bool) -> Any:
-        reading = read_each(items, self._frames, ahead, in_order=in_order)
-        return contextlib.closing(reading)
 
     def encode_texts(
         self,
@@ -214,23 +219,12 @@ class Model:
         ids = texts_of(texts)
         if isinstance(ids, list):
             ids = self.tokenizer(ids)
-        size, longest = self.backbone.size, self.tokenizer.length
+        size = self.backbone.size
         if not len(ids):
             return np.zeros((0, size.embedding), np.float32)
-        if ids.size and (ids.min() < 0 or ids.max() >= size.vocabulary):
-            raise UserError(f"token ids must be from 0 to {size.vocabulary - 1}")
-        if size.full_captions:
-            check_padded(ids, longest)
-            return self._embedder.texts(self.variables, ids.astype(np.int32))
-        if not (ids[:, :longest] == size.eos_id).any(axis=1).all():
-            raise UserError(
-                f"every text must hold the EOT token {size.eos_id} within its first "
-                f"{longest} tokens"
-            )
-        ids = ids[:, :longest].astype(np.int32)
-        # Ids after the first EOT token are padding; some tokenizers pad with EOT.
-        behind = np.cumsum(ids == size.eos_id, axis=1) - (ids == size.eos_id) > 0
-        return self._embedder.texts(self.variables, np.where(behind, 0, ids))
+        end = None if size.full_captions else size.eos_id
+        ids = padded_ids(ids, self.tokenizer.length, size.vocabulary, end)
+        return self._embedder.texts(self.variables, ids)
 
     def compile_texts(self) -> None:
         """Compiles what embeds a few texts, for every length that a text may have.
@@ -323,6 +317,8 @@ def load(
     path: str | Path,
     tuned: str | Path | None = None,
     *,
+    revision: str | None = None,
+    subfolder: str | None = None,
     num_frames: int | None = None,
     any_backbone: bool = False,
     towers: Collection[str] = TOWERS,
@@ -332,9 +328,12 @@ def load(
 
     Args:
         path: a run's folder, a CLIP folder (with or without a `tuned.safetensors`, as
-            `vop_jax.convert` writes it), the name of a CLIP on the Hugging Face hub, or
-            "demo", the backbone that comes with the project.
+            `vop_jax.convert` writes it), the name of a CLIP or of a shared model on the
+            Hugging Face hub (`owner/name[/folder][@revision]`), or "demo", the backbone
+            that comes with the project.
         tuned: a `tuned.safetensors` to use instead of the folder's own.
+        revision: of a model on the hub: a branch, a tag or a commit.
+        subfolder: of its repository, where the model has one.
         num_frames: F of videos that are read from files; by default the F of training,
             or 12. Fixed if tuned parameters belong to frame positions.
         any_backbone: accept a tuned file that was trained on another backbone.
@@ -354,24 +353,24 @@ def load(
     if num_frames is not None:
         num_frames = whole_number(num_frames, "num_frames", MOST_FRAMES)
     try:
-        folder, own = model_parts(place_of(path))
-        tuned = own if tuned is None else file_of(tuned, "tuned", TUNED)
+        parts = model_parts(place_of(path), revision, subfolder)
+        tuned = parts.tuned if tuned is None else file_of(tuned, "tuned", TUNED)
     except OSError as error:
         raise UserError(f"the model cannot be read ({error.strerror})") from None
-    backbone = load_backbone(folder, towers)
+    backbone = load_backbone(parts.backbone, towers)
+    sha256 = None if any_backbone else backbone.sha256
+    parts.check(sha256)
     mesh = _mesh()
     compute = ComputeConfig(dtype).with_dtype(mesh.devices.flat[0], backbone.size)
     # Cast once here; the layers would otherwise cast them in every batch.
     params = put_tree(mesh, store_frozen(backbone.params, compute.dtype))
-    found = None
-    if tuned is not None:
-        sha256 = None if any_backbone else backbone.sha256
-        found = load_tuned(tuned, backbone.size, sha256)
+    found = None if tuned is None else load_tuned(tuned, backbone.size, sha256)
     model = _assemble(backbone, params, found, compute)
     if num_frames is not None:
         model.check_frames(num_frames)
         model = dataclasses.replace(model, num_frames=num_frames)
-    return model
+    # Of another tuned file the run says nothing.
+    return dataclasses.replace(model, run=parts.run if tuned == parts.tuned else "")
 
 
 def _assemble(

@@ -3,13 +3,16 @@
     python -m vop_jax.convert --input=ViT-B-32.pt --output=clip-vit-b32
     python -m vop_jax.convert --input=runs/demo_vop_fc --output=clip-tuned
     python -m vop_jax.convert --input=clip-vit-b32 --output=back --to=openai
+    python -m vop_jax.convert --input=runs/demo_vop_fc --output=exported --to=stablehlo
 
 The input's format is detected from its content: OpenAI's `.pt` (TorchScript or state
 dict), Hugging Face folders of CLIP, MetaCLIP 2 and SigLIP, open_clip's ViT, SigLIP,
 PE-Core and EVA02 models, PE-Core's `.pt`, big_vision's `.npz` of SigLIP, the authors'
-VoP on ModelScope, DGL's `.pth`, and runs of this project. The output is a Hugging Face
-folder, with a `tuned.safetensors` if anything was added to the model; or OpenAI's or
-ModelScope's file. No code in a file is ever run, and torch is not needed.
+VoP on ModelScope, DGL's `.pth`, runs of this project and shared models. The output is
+a Hugging Face folder, with a `tuned.safetensors` if anything was added to the model,
+which examples/use_in_pytorch.py runs (`--to=torch` leaves LoRA in it); OpenAI's or
+ModelScope's file; or both encoders as StableHLO, which JAX alone runs. No code in a
+file is ever run, and torch is not needed.
 """
 
 import argparse
@@ -17,10 +20,14 @@ import re
 
 from data_pipelines.console.arguments import Parser, local_path
 from data_pipelines.console.errors import command
+from data_pipelines.console.ranges import Range, number
 from data_pipelines.console.terminal import quiet_libraries
 from vop_jax.model.clip.families import HUB_NAMES
 
-TARGETS = ("huggingface", "openai", "modelscope")
+TARGETS = ("huggingface", "torch", "openai", "modelscope")
+STABLEHLO = "stablehlo"
+# Of a program: more at once takes more memory than an accelerator has.
+_BATCH = Range(1, 65_536)
 
 
 def _heads(text: str) -> tuple[int, int]:
@@ -45,7 +52,10 @@ def main() -> int | None:
     )
     parser.add_argument("--output", type=local_path, required=True, help="a new folder")
     parser.add_argument(
-        "--to", default="huggingface", choices=TARGETS, help="the output's format"
+        "--to",
+        default="huggingface",
+        choices=(*TARGETS, STABLEHLO),
+        help="the output's format",
     )
     parser.add_argument(
         "--activation",
@@ -60,8 +70,21 @@ def main() -> int | None:
         metavar="VISION,TEXT",
         help="attention heads of the two towers, if the input does not state them",
     )
+    for kind in ("videos", "texts"):
+        parser.add_argument(
+            f"--{kind}",
+            default=8,
+            type=number(int, _BATCH),
+            help=f"how many {kind} a program of --to={STABLEHLO} takes",
+        )
     flags = parser.parse_args()
     quiet_libraries()
+    if flags.to == STABLEHLO:
+        from vop_jax.api import load
+        from vop_jax.sharing.exporting import export
+
+        export(load(flags.input), flags.output, flags.videos, flags.texts)
+        return
     # Imported late, so that a typing mistake is answered without a wait.
     from vop_jax.weights.clip_export import convert
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _MATRIX_FLAGS = ("video_of_text", "bank", "video_bank")
 _MODEL_FLAGS = (
     *("dataset", "data_dir", "split", "tuned", "num_frames", "batch_size"),
-    *("bank_captions", "similarity_out"),
+    *("bank_captions", "similarity_out", "time_order"),
 )
 # Draws of the intervals: their figures are held, and their ends no longer move.
 _RESAMPLES = Range(1, 1_000_000)
@@ -164,6 +164,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=store_path,
         help="file for the similarity matrix, .npy (default: not written)",
     )
+    add(
+        "--time_order",
+        action="store_true",
+        default=None,
+        help="also score reversed videos, and captions with swapped words of order "
+        "(default: not scored)",
+    )
     given = parser.parse_args(arguments)
     _check(given)
     return given
@@ -237,8 +244,10 @@ def model_evaluation(given: argparse.Namespace) -> "Evaluation":
     from vop_jax.model.embedder import Embedder
     from vop_jax.scoring.evaluation import Evaluation
     from vop_jax.scoring.metrics import retrieval_counts
+    from vop_jax.scoring.order_words import swapped_captions
     from vop_jax.scoring.results import score
     from vop_jax.scoring.similarity import similarity_of
+    from vop_jax.scoring.time_order import time_order
 
     # The model and the data.
     # A run is scored in the dtype of its own evaluation, a backbone in PyTorch's.
@@ -256,7 +265,8 @@ def model_evaluation(given: argparse.Namespace) -> "Evaluation":
     batch_size = given.batch_size or config.get("evaluation_batch_size", 64)
     found = data.splits[split]
     videos = embedder.videos(model.variables, found, batch_size)
-    similarity = similarity_of(embedder.texts(model.variables, found.token_ids), videos)
+    texts = embedder.texts(model.variables, found.token_ids)
+    similarity = similarity_of(texts, videos)
     held = isinstance(similarity, np.ndarray)
     if not held:
         warn("the similarity matrix is too large for memory: no hub corrections")
@@ -268,8 +278,22 @@ def model_evaluation(given: argparse.Namespace) -> "Evaluation":
         some = np.random.default_rng(given.seed).permutation(len(ids))[:wanted]
         bank = embedder.texts(model.variables, ids[np.sort(some)]) @ videos.T
 
-    # The metrics of `results.json`, and what else is scored with them.
+    # The same with the order of time reversed, in the videos and in the captions.
     ties = given.ties or config.get("ties", "mean")
+    order = {}
+    if given.time_order:
+        rows, changed = swapped_captions(found.captions)
+        ids = model.tokenizer(changed) if rows else found.token_ids[:0]
+        order["time_order"] = time_order(
+            *(texts, videos),
+            embedder.videos(model.variables, found, batch_size, backwards=True),
+            found.video_of_caption,
+            np.array(rows, np.int64),
+            embedder.texts(model.variables, ids) if rows else texts[:0],
+            ties,
+        )
+
+    # The metrics of `results.json`, and what else is scored with them.
     counts = retrieval_counts(similarity, data.splits[split].video_of_caption)
     scale = float(np.exp(model.variables["params"]["logit_scale"]))
     return Evaluation(
@@ -283,6 +307,7 @@ def model_evaluation(given: argparse.Namespace) -> "Evaluation":
             "dataset": dataset,
             "dtype": model.dtype,
             **score(similarity, data.splits[split], ties, counts),
+            **order,
             "left_out": left_out(data.provenance, split),
             "data": data.provenance,
         },

@@ -61,6 +61,12 @@ def say(text: str) -> None:
         raise UserError(f"the output cannot be written ({error})") from None
 
 
+def inform(text: str) -> None:
+    """Prints one line to standard error: what is done, beside the results."""
+    if _is_main:
+        print(on_one_line(text), file=sys.stderr, flush=True)
+
+
 def warn(text: str) -> None:
     """Prints one warning line to standard error."""
     if _is_main:

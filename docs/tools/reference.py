@@ -83,7 +83,10 @@ def python_page() -> str:
 
 
 def _methods(kind: type) -> Iterator[tuple[str, Any]]:
-    for name, member in vars(kind).items():
+    # What a class of ours inherits from another one of ours is its own.
+    homes = [x for x in kind.__mro__ if x.__module__.startswith("vop_jax")]
+    for name, member in ((k, x) for home in homes for k, x in vars(home).items()):
+        member = member.__func__ if isinstance(member, classmethod) else member
         known = inspect.isfunction(member) or isinstance(member, property)
         if not name.startswith("_") and known and inspect.getdoc(member):
             yield name, member

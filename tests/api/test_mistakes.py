@@ -155,6 +155,10 @@ def test_what_is_not_texts_is_one_line(model, texts, says):
         ("~/nowhere/at/all", {}, "nowhere/at/all does not exist"),
         ("~nobody-of-that-name/x", {}, "does not exist"),
         ("x" * 5000, {}, "cannot be read .File name too long"),
+        ("owner/name", {}, "owner/name is not a folder, and owner/name cannot be f"),
+        ("owner/name", {"revision": "a b"}, "revision is 'a b'; it is made of"),
+        ("owner/name", {"subfolder": "../x"}, r"subfolder is '\.\./x'; it is made of"),
+        ("demo", {"revision": "v1"}, "revision='v1' belongs to a model on the hub"),
         ("demo", {"tuned": "nowhere.safetensors"}, "nowhere.safetensors"),
         ("demo", {"tuned": ""}, "tuned is an empty string"),
         ("demo", {"tuned": 3}, "tuned is int"),
@@ -171,6 +175,7 @@ def test_what_is_not_texts_is_one_line(model, texts, says):
 )
 def test_what_is_not_a_model_is_one_line(path, options, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=says) as caught:
         vop_jax.load(path, **options)
     assert "\n" not in str(caught.value)

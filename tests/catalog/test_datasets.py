@@ -54,11 +54,14 @@ def test_a_preset_and_a_row_go_together():
     assert set(PRESETS) == set(DATASETS)
 
 
-def test_the_backbone_is_the_papers_unless_named_and_gives_its_layers(monkeypatch):
-    def offline(name, **_):
+def test_the_backbone_is_the_papers_unless_named_and_gives_its_layers(
+    monkeypatch, tmp_path
+):
+    def offline(_, name, **__):
         raise ConnectionError(f"no network for {name}")
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", offline)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     config = check_config(get_config("dataset=msrvtt_9k").to_dict())
     assert config.backbone == "vit_b32"
     with pytest.raises(UserError, match=r"no network for openai/.*pass a folder that"):

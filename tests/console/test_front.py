@@ -162,7 +162,7 @@ def test_a_mistyped_name_gets_the_right_one(arguments, says, monkeypatch):
         (
             "vop_jax.convert",
             ["--input=x", "--output=y", "--to=hugginface"],
-            "(choose from huggingface, openai, modelscope); did you mean huggingface?",
+            "torch, openai, modelscope, stablehlo); did you mean huggingface?",
         ),
         ("vop_jax.search", ["inde"], "did you mean index?"),
         (
@@ -318,11 +318,12 @@ def test_the_overview_has_a_line_for_every_command():
 def test_a_known_name_is_looked_for_on_the_hub(monkeypatch, tmp_path):
     asked = []
 
-    def offline(name, **_):
+    def offline(_, name, **__):
         asked.append(name)
         raise ConnectionError("no network.\nSecond line.")
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", offline)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "c"))
     monkeypatch.chdir(tmp_path)
     for name, hub_name in HUB_NAMES.items():
         with pytest.raises(UserError) as error:

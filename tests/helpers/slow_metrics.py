@@ -1,5 +1,7 @@
 """Ranks by loops, corrections and draws on complete arrays, matrices with ties."""
 
+import math
+
 import numpy as np
 
 from vop_jax.scoring.metrics import summary
@@ -70,7 +72,9 @@ def slow_intervals(per_query, videos, resamples, seed):
         values = np.array(ranks, np.float64)
         recalls = [100 * np.sum(values <= k) / len(values) for k in (1, 5, 10)]
         mean = np.sum(values) / len(values)
-        drawn.append([*recalls, np.median(values), mean])
+        gained = sum(round(2**32 / math.log2(1 + x)) / 2**32 for x in ranks if x <= 10)
+        ndcg = 100 * gained / len(values)
+        drawn.append([*recalls, np.median(values), mean, ndcg])
     ends = np.percentile(drawn, [2.5, 97.5], axis=0).T.tolist()
     return dict(zip(summary(np.ones(1)), ends, strict=True))
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fake_hub import hub  # noqa: F401
 from pages import (
     PAGES,
     ROOT,
@@ -19,7 +20,9 @@ from pages import (
 
 from data_pipelines.dummy import write_dummy
 
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+TORCH = "use_in_pytorch.py"
+# The one in PyTorch is run in tests/weights, on a converted model.
+EXAMPLES = sorted({*(ROOT / "examples").glob("*.py")} - {ROOT / "examples" / TORCH})
 # What a page's Python may need of the folder it runs in; training takes a minute.
 RUN = "runs/demo_vop_fc"
 # Command lines that are parsed alone, and why they cannot be run here.
@@ -31,11 +34,17 @@ PARSED_ALONE = {
     r"ablate|demo\.pretrain|benchmarks\.|configs/vop\.py($| |:method)": "takes long",
     r"vop\.json": "needs a second trained run",
     r"pod_plan": "needs libtpu",
+    r"examples/use_in_pytorch": "run in tests/weights",
     r"vop_jax\.main$|mkdocs": "run by tests of their own",
 }
 
 
 WITH_PYTHON = [x for x in PAGES if python_blocks(x.read_text())]
+
+
+def alone(page):
+    """The Python of a page that needs no trained run."""
+    return [x for x in python_blocks(page.read_text()) if RUN not in x]
 
 
 def run_blocks(page, found):
@@ -64,13 +73,13 @@ def test_pages_have_python():
     assert {x.name for x in WITH_PYTHON} >= {"README.md", "quick_start.md"}
 
 
-@pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda x: x.name)
+@pytest.mark.parametrize(
+    "page", [x for x in WITH_PYTHON if alone(x)], ids=lambda x: x.name
+)
 def test_the_python_of_a_page_runs(page, clips, monkeypatch):
     """Blocks that need a trained run are left to the slow test below."""
     monkeypatch.chdir(clips)
-    found = [x for x in python_blocks(page.read_text()) if RUN not in x]
-    assert found
-    run_blocks(page, found)
+    run_blocks(page, alone(page))
 
 
 def test_a_block_that_fails_is_found():
@@ -113,6 +122,8 @@ def desk(clips):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("hub")
+@pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda x: x.name)
 def test_all_python_of_a_page_runs_with_a_trained_run(page, desk, monkeypatch):
     monkeypatch.chdir(desk)
@@ -186,5 +197,6 @@ def test_the_python_page_holds_every_public_name():
     for name in vop_jax.__all__:
         if not name.startswith("__"):
             assert f"## vop_jax.{name}\n" in page
-    assert "### Model.encode_videos" in page
+    for name in ("encode_videos", "from_pretrained", "push_to_hub"):
+        assert f"### Model.{name}" in page
     assert "- `path`: a run's folder" in page

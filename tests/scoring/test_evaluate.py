@@ -20,7 +20,7 @@ from vop_jax.training.config import check_config
 from vop_jax.weights.locate import BACKBONE
 
 ROOT = Path(__file__).parents[2]
-METRICS = ["R@1", "R@5", "R@10", "MdR", "MnR"]
+METRICS = ["R@1", "R@5", "R@10", "MdR", "MnR", "nDCG@10"]
 
 
 def run(*arguments):
@@ -290,6 +290,7 @@ def test_a_run_is_scored_as_it_was(small_run, tmp_path):
     similarity = tmp_path / "s.npy"
     flags = [f"--json={tmp_path / 'x.json'}", f"--ranks={tmp_path / 'r.json'}"]
     flags += [f"--similarity-out={similarity}", "--bank-captions=20"]
+    flags += ["--time-order"]
     assert run(f"--checkpoint={small_run.path}", *flags) == 0
     found = json.loads((tmp_path / "x.json").read_text())
     expected = json.loads(small_run.results.read_text())
@@ -303,6 +304,14 @@ def test_a_run_is_scored_as_it_was(small_run, tmp_path):
     assert len(ranks["t2v"]) == len(ranks["t2v_queries"]) == expected["queries"]
     assert ranks["v2t_queries"] == sorted(set(ranks["t2v_videos"]))
     assert np.mean(ranks["v2t"]) == pytest.approx(expected["v2t"]["MnR"])
+    # The method sees no order: reversed videos are the same to it, to rounding.
+    order = found["time_order"]
+    assert order["reversed_videos"]["preferred"] == 50
+    assert set(order["reversed_videos"]["t2v"]) == set(METRICS)
+    captions = [x for x in ranks["t2v_queries"] if " then " in x or "before" in x]
+    part = order["swapped_captions"]
+    assert 0 < len(captions) <= part["captions"]
+    assert part["swapped"] != part["as_written"]
     # The matrix alone gives the same.
     again = [f"--similarity={similarity}", "--ties=pessimistic", *flags[:1]]
     assert run(*again) == 0

@@ -1,6 +1,7 @@
 """Metrics against slow, obvious definitions."""
 
 import itertools
+import math
 import subprocess
 import sys
 import tracemalloc
@@ -28,6 +29,8 @@ def check(figures, per_query):
     assert figures["MdR"] == pytest.approx(np.median(expected))
     for k in (1, 5, 10):
         assert figures[f"R@{k}"] == pytest.approx(100 * (expected <= k).mean())
+    gained = [1 / math.log2(1 + rank) for rank in expected if rank <= 10]
+    assert figures["nDCG@10"] == pytest.approx(100 * sum(gained) / len(expected))
 
 
 @pytest.mark.parametrize("ties", TIES)
@@ -57,6 +60,35 @@ def test_several_captions_a_video(block, kind, ties, videos_with_text):
     assert results.keys() == ways.keys()
     for way, (per_query, _) in ways.items():
         check(results[way], per_query)
+
+
+def slow_ndcg(scores, relevant, most):
+    """By its definition: the gain of the sorted list, over that of an ideal one."""
+    found = [relevant[i] for i in np.argsort(-scores, kind="stable")][:most]
+    ideal = sorted(relevant, reverse=True)[:most]
+    gained, best = (
+        sum(x / math.log2(place + 2) for place, x in enumerate(row))
+        for row in (found, ideal)
+    )
+    return gained / best
+
+
+def test_ndcg_is_that_of_the_sorted_lists():
+    similarity, right = matrix("random", 60, 40), np.arange(60) % 40
+    results = retrieval_metrics(similarity, right)
+    expected = [
+        slow_ndcg(row, np.arange(40) == own, 10)
+        for row, own in zip(similarity, right, strict=True)
+    ]
+    assert results["t2v"]["nDCG@10"] == pytest.approx(100 * np.mean(expected))
+    # Some answers are not among the first ten, and an 11th gives nothing.
+    assert 0 in expected
+    one = np.zeros((1, 12), np.float32)
+    one[0] = np.arange(12, 0, -1)
+    for rank in (1, 2, 10, 11):
+        value = retrieval_metrics(one, [rank - 1])["t2v"]["nDCG@10"]
+        wanted = 100 / math.log2(1 + rank) if rank <= 10 else 0
+        assert value == pytest.approx(wanted)
 
 
 def test_a_map_that_shuffles_is_the_shuffled_matrix():

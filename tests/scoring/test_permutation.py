@@ -22,6 +22,9 @@ STATISTICS = {
     "R@10": lambda x, axis: 100 * (x <= 10).mean(axis),
     "MdR": np.median,
     "MnR": np.mean,
+    "nDCG@10": lambda x, axis: (
+        100 * np.where(x <= 10, 1 / np.log2(1 + x), 0).mean(axis)
+    ),
 }
 
 

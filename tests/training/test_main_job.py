@@ -38,7 +38,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert results["trainable_parameters"] == 3 * 8 * 64 + 4 * 8 * 64
     assert results["queries"] == results["videos"] == 32
     for way in ("t2v", "v2t"):
-        assert set(results[way]) == {"R@1", "R@5", "R@10", "MdR", "MnR"}
+        assert set(results[way]) == {*("R@1", "R@5", "R@10", "MdR", "MnR", "nDCG@10")}
     lines = [line for line in read_metrics(folder) if "loss" in line]
     assert [line["step"] for line in lines] == list(range(1, 7))
     assert {

@@ -78,6 +78,8 @@ class Embedder:
         split: "Split",
         batch_size: int,
         frame: int | None = None,
+        *,
+        backwards: bool = False,
     ) -> Float[np.ndarray, "V E"]:
         """The embedding of every video of a split, in its order.
 
@@ -86,8 +88,10 @@ class Embedder:
             split: the videos.
             batch_size: videos at a time.
             frame: index of the only frame of each video that is seen; None means all.
+            backwards: whether the frames come in reversed order.
         """
         cut = slice(None) if frame is None else slice(frame, frame + 1 or None)
+        step = -1 if backwards else 1
         # Imported late: TensorFlow takes seconds, and only prepared data need it.
         from data_pipelines.feeding.feed import evaluation_batches
 
@@ -98,7 +102,7 @@ class Embedder:
             jax.process_count(),
         )
         features = [
-            self._run(self.embed_videos, variables, batch["frames"][:, cut])
+            self._run(self.embed_videos, variables, batch["frames"][:, cut][:, ::step])
             for batch in batches
         ]
         whole = np.concatenate([np.asarray(x) for x in features])

@@ -1,5 +1,6 @@
 """Shapes of all parameters of a model, without allocating them."""
 
+import functools
 from typing import Any
 
 import jax
@@ -25,6 +26,12 @@ def abstract_variables(size: ClipSize, prompts: PromptConfig) -> Any:
 
 def added_shapes(size: ClipSize, prompts: PromptConfig) -> dict[str, tuple[int, ...]]:
     """The shape of each leaf of the collection `prompts`, by its complete path."""
+    return dict(_added_shapes(size, prompts))
+
+
+@functools.lru_cache(maxsize=64)
+def _added_shapes(size: ClipSize, prompts: PromptConfig) -> Any:
+    """Cached: files of one form are loaded one after another, and a trace is slow."""
     found = paths(abstract_variables(size, prompts))
     return {
         path: leaf.shape for path, leaf in found.items() if path.startswith("prompts/")

@@ -12,11 +12,12 @@ from vop_jax.runtime.files import is_full
 
 
 @contextlib.contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
+def new_folder(output: Path, flag: str = "--output") -> Iterator[Path]:
     """A folder to write into, which is renamed to `output` when the block succeeds.
 
     Args:
         output: the final path; nothing but an empty folder may exist there.
+        flag: what names it, for messages.
 
     Yields:
         An empty temporary folder beside it.
@@ -30,17 +31,17 @@ def new_folder(output: Path) -> Iterator[Path]:
         output = output.expanduser().resolve()
     # A folder that may not be searched, a null byte, or the home of nobody.
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"--output cannot be used ({error})") from None
-    _check_free(output)
+        raise UserError(f"{flag} cannot be used ({error})") from None
+    _check_free(output, flag)
     partial = output.with_name(f".{output.name}.partial")
     with exclusive(
         output.with_name(f".{output.name}.lock"),
         output,
         doing="is being written",
-        advice="wait for it, or use another --output",
+        advice=f"wait for it, or use another {flag}",
     ):
         # Another process may have finished it meanwhile.
-        _check_free(output)
+        _check_free(output, flag)
         try:
             # Left by a process that was killed.
             shutil.rmtree(partial, ignore_errors=True)
@@ -59,13 +60,13 @@ def new_folder(output: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _check_free(output: Path) -> None:
+def _check_free(output: Path, flag: str) -> None:
     try:
         free = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     except OSError as error:
-        raise UserError(f"--output cannot be used ({error})") from None
+        raise UserError(f"{flag} cannot be used ({error})") from None
     if not free:
-        raise UserError(f"{output} exists already; use another --output")
+        raise UserError(f"{output} exists already; use another {flag}")
 
 
 def _reason(output: Path, error: Exception) -> str:

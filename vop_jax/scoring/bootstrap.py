@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from vop_jax.scoring.metrics import summary
+from vop_jax.scoring.metrics import gains, summary
 
 LEVEL = 95
 # Values per block: some tens of MB, however many queries there are.
@@ -83,7 +83,8 @@ class Clustered:
         names: of the K clusters, ascending.
         ranks: float64.
         cluster: of each rank, from 0 to K - 1.
-        sums: of each cluster, its ranks up to 1, 5 and 10, their sum, and their number.
+        sums: of each cluster, its ranks up to 1, 5 and 10, the sum of their gains, of
+            all its ranks, and their number.
     """
 
     def __init__(self, ranking: Ranking):
@@ -91,26 +92,27 @@ class Clustered:
             np.asarray(ranking.cluster), return_inverse=True
         )
         self.ranks = np.asarray(ranking.ranks, np.float64)
-        columns = [*(self.ranks <= k for k in (1, 5, 10)), self.ranks, None]
+        recalled = (self.ranks <= k for k in (1, 5, 10))
+        columns = [*recalled, gains(self.ranks), self.ranks, None]
         count = len(self.names)
-        self.sums: Float[np.ndarray, "K 5"] = np.stack(
+        self.sums: Float[np.ndarray, "K 6"] = np.stack(
             [np.bincount(self.cluster, x, count) for x in columns], axis=1
         )
 
 
 def summaries_of(
-    sums: Float[np.ndarray, "N 5"], medians: Float[np.ndarray, "N"]
-) -> Float[np.ndarray, "N 5"]:
+    sums: Float[np.ndarray, "N 6"], medians: Float[np.ndarray, "N"]
+) -> Float[np.ndarray, "N 6"]:
     """`metrics.summary` of choices of clusters, in its order.
 
     Args:
         sums: of the chosen clusters, as of `Clustered`. They are sums of whole and half
-            numbers: exact in float64, in any order.
+            numbers, and of rounded gains: exact in float64, in any order.
         medians: of the ranks.
     """
-    *recalled, total, count = sums.T
+    *recalled, gained, total, count = sums.T
     recalls = [100 * reached / count for reached in recalled]
-    return np.stack([*recalls, medians, total / count], axis=1)
+    return np.stack([*recalls, medians, total / count, 100 * gained / count], axis=1)
 
 
 class _Sorted:
@@ -123,7 +125,7 @@ class _Sorted:
         self._ranks, self._cluster = clustered.ranks[order], clustered.cluster[order]
         self._sums = clustered.sums
 
-    def summaries(self, times: Int[np.ndarray, "R K"]) -> Float[np.ndarray, "R 5"]:
+    def summaries(self, times: Int[np.ndarray, "R K"]) -> Float[np.ndarray, "R 6"]:
         """`metrics.summary` of samples, in its order.
 
         Args:

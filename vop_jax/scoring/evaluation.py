@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from data_pipelines.console.terminal import table
+from vop_jax.scoring import time_order
 from vop_jax.scoring.bootstrap import (
     LEVEL,
     Intervals,
@@ -183,6 +184,8 @@ class Evaluation:
         title = f"{self.title}: {size}, ties={self.ties}, {LEVEL}% intervals"
         table(title, columns, rows)
         self._show_orders()
+        if "time_order" in self.results:
+            time_order.show(self.results["time_order"], self.results)
         rows = [
             [f"{way} {name}", *_cells(entry[way], found)]
             for name, entry in corrected.items()

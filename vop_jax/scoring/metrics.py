@@ -34,10 +34,11 @@ def retrieval_metrics(
             CLIP4Clip's `np.where(np.sort(-x) - np.diag(-x)[:, None] == 0)`.
 
     Returns:
-        `{"t2v": {"R@1", "R@5", "R@10", "MdR", "MnR"}, "v2t": {...}}`, recalls in
-        percent. If a video has several texts, t2v averages over texts, `v2t` ranks
-        videos by the best text of each, and `v2t_best_caption` is the rank of a video's
-        best own text among all texts.
+        `{"t2v": {"R@1", "R@5", "R@10", "MdR", "MnR", "nDCG@10"}, "v2t": {...}}`,
+        recalls and nDCG in percent. If a video has several texts, t2v averages over
+        texts, `v2t` ranks videos by the best text of each, and `v2t_best_caption` is
+        the rank of a video's best own text among all texts. Each has one right answer
+        a query, which is also what nDCG counts as relevant.
 
     Raises:
         UserError: it is not a matrix, the map does not fit, or a value is not finite.
@@ -62,12 +63,25 @@ def by_direction(counts: dict[str, Counts], ties: str) -> dict[str, dict[str, fl
     return {way: summary(found.ranks(ties)) for way, found in counts.items()}
 
 
+def gains(ranks: Float[np.ndarray, "Q"]) -> Float[np.ndarray, "Q"]:
+    """What each rank contributes to nDCG@10, from 0 to 1.
+
+    One answer of a query is right, so that the ideal gain is 1: 1 / log2(1 + rank) of
+    the ranks up to 10 (Järvelin and Kekäläinen, 2002, of binary relevance). Rounded to
+    2^-32, sums of up to a million are exact in float64, in any order.
+    """
+    ranks = np.asarray(ranks, np.float64)
+    rounded = np.round(2**32 / np.log2(1 + ranks)) / 2**32
+    return np.where(ranks <= 10, rounded, 0.0)
+
+
 def summary(ranks: Float[np.ndarray, "Q"]) -> dict[str, float]:
-    """Recalls in percent, the median and the mean of ranks that start at 1."""
+    """Recalls and nDCG@10 in percent, the median and the mean of ranks from 1."""
     recalls = {f"R@{k}": 100 * float(np.mean(ranks <= k)) for k in (1, 5, 10)}
     # Summed in float64: float32 is not precise enough for a million ranks.
     mean = float(np.mean(ranks, dtype=np.float64))
-    return recalls | {"MdR": float(np.median(ranks)), "MnR": mean}
+    ndcg = 100 * float(np.mean(gains(ranks)))
+    return recalls | {"MdR": float(np.median(ranks)), "MnR": mean, "nDCG@10": ndcg}
 
 
 def check_ties(ties: Any) -> None:

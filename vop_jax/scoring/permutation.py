@@ -11,7 +11,7 @@ from vop_jax.scoring.metrics import summary
 
 # Values per block: some tens of MB, however many queries there are.
 _BLOCK = 1 << 22
-# Equal differences of recalls count as equal, whatever the order of their sums.
+# Equal differences count as equal, whatever the order of their sums.
 _ROUNDING = 1e-9
 
 
@@ -77,14 +77,14 @@ def _draws(
 
 def _differences(
     first: Clustered, second: Clustered, swaps: Bool[np.ndarray, "N K"]
-) -> Float[np.ndarray, "N 5"]:
+) -> Float[np.ndarray, "N 6"]:
     """`metrics.summary` of the first minus that of the second, after swaps."""
     return _summaries(first, second, swaps) - _summaries(first, second, ~swaps)
 
 
 def _summaries(
     first: Clustered, second: Clustered, swaps: Bool[np.ndarray, "N K"]
-) -> Float[np.ndarray, "N 5"]:
+) -> Float[np.ndarray, "N 6"]:
     """`metrics.summary` of the first, with the second's ranks where it swaps."""
     sums = first.sums.sum(axis=0) + swaps @ (second.sums - first.sums)
     medians = np.empty(len(swaps))

@@ -273,3 +273,32 @@ def check_padded(ids: Int[np.ndarray, "B N"], length: int) -> None:
             f"this model reads all {length} positions of a text, padding included; "
             f"pass {length} token ids per text, padded as its tokenizer does"
         )
+
+
+def padded_ids(
+    ids: Int[np.ndarray, "B N"], length: int, vocabulary: int, end: int | None
+) -> Int[np.ndarray, "B N"]:
+    """Token ids as the text tower takes them: checked, and 0 after the EOT token.
+
+    Args:
+        ids: at least one text.
+        length: the most tokens of a text.
+        vocabulary: number of token ids.
+        end: the EOT token; None if the model reads all positions instead.
+
+    Raises:
+        UserError: they are not captions of this model.
+    """
+    if ids.size and (ids.min() < 0 or ids.max() >= vocabulary):
+        raise UserError(f"token ids must be from 0 to {vocabulary - 1}")
+    if end is None:
+        check_padded(ids, length)
+        return ids.astype(np.int32)
+    if not (ids[:, :length] == end).any(axis=1).all():
+        raise UserError(
+            f"every text must hold the EOT token {end} within its first {length} tokens"
+        )
+    ids = ids[:, :length].astype(np.int32)
+    # Ids after the first EOT token are padding; some tokenizers pad with EOT.
+    behind = np.cumsum(ids == end, axis=1) - (ids == end) > 0
+    return np.where(behind, 0, ids)

@@ -1,5 +1,5 @@
 """Weights on disk: read, recognised, converted, written; and tokenizers.
 
-Imports: console, files, decoding, text, runtime, surface, model, clip, prompts.
+Imports: console, files, decoding, text, hub, runtime, surface, model, clip, prompts.
 Start reading at `backbone`.
 """

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from vop_jax.weights.clip_import import ClipSource, open_clip_source
 from vop_jax.weights.clip_names import stored_names, to_modelscope, to_openai
 from vop_jax.weights.config_file import save_frames, save_size
 from vop_jax.weights.families import FAMILIES
-from vop_jax.weights.file_names import TUNED, WEIGHTS
+from vop_jax.weights.file_names import TOKENIZER_FILES, TUNED, WEIGHTS
 from vop_jax.weights.inferred_size import heads_of
 from vop_jax.weights.lora_merge import merge_lora
 from vop_jax.weights.modelscope_names import MODELSCOPE_PROMPTS
@@ -44,14 +44,6 @@ OFFICIAL = {
         "ViT-L/14@336px"
     ),
 }
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
 
 
 def convert(
@@ -66,7 +58,7 @@ def convert(
     Args:
         path: see `clip_import.open_clip_source`.
         output: a folder that does not exist yet.
-        target: `huggingface`, `openai` or `modelscope`.
+        target: a key of `_WRITERS`.
         activation: see `clip_import.open_clip_source`.
         heads: see `clip_import.open_clip_source`.
 
@@ -82,10 +74,12 @@ def convert(
             known = OFFICIAL.get(sha256)
             note = f", OpenAI's {known}" if known else ""
             say(f"{file}: sha256 {sha256}{note}")
-        source = _with_merged_lora(source)
+        writer = _WRITERS[target]
+        if not writer.takes_lora:
+            source = _with_merged_lora(source)
         if source.assumed:
             warn(f"{path} does not say it, so it is assumed: {source.assumed}")
-        _WRITERS[target](source, partial)
+        writer.write(source, partial)
     say(f"{source.format} -> {target}: {output}")
 
 
@@ -114,7 +108,7 @@ def write_hugging_face(source: ClipSource, folder: Path) -> None:
     _written(stored, lambda told: write_safetensors(weights, stored, on_written=told))
     save_size(folder, source.size)
     save_frames(folder, source.size)
-    for name in _TOKENIZER_FILES:
+    for name in TOKENIZER_FILES:
         if source.folder is not None and (source.folder / name).is_file():
             shutil.copyfile(source.folder / name, folder / name)
     usual = FAMILIES[source.size.family].texts
@@ -132,6 +126,22 @@ def write_hugging_face(source: ClipSource, folder: Path) -> None:
         metadata = source.metadata | {"backbone_sha256": file_sha256(weights)}
         metadata.pop("format", None)
         write_tuned(folder / TUNED, named, metadata)
+
+
+def _write_for_torch(source: ClipSource, folder: Path) -> None:
+    """Writes a Hugging Face folder that `examples/use_in_pytorch.py` runs."""
+    family = FAMILIES[source.size.family]
+    if family.model_type != "clip":
+        raise UserError(
+            f"examples/use_in_pytorch.py runs a CLIP, and this is a {family.name}; use "
+            "--to=huggingface"
+        )
+    if source.metadata.get("text_layout", "prefix") != "prefix":
+        raise UserError(
+            "examples/use_in_pytorch.py has text prompts before the words "
+            "(text_layout=prefix); these are the authors' own; use --to=modelscope"
+        )
+    write_hugging_face(source, folder)
 
 
 def _write_openai(source: ClipSource, folder: Path) -> None:
@@ -206,8 +216,21 @@ def check_openai_size(source: ClipSource) -> None:
             warn(f"the {name} tower has {tower.activation}, which OpenAI's code lacks")
 
 
+class _Writer(NamedTuple):
+    """A format.
+
+    Attributes:
+        write: writes a source into a folder.
+        takes_lora: whether it has a place for LoRA; else it is added to the weights.
+    """
+
+    write: Callable[[ClipSource, Path], None]
+    takes_lora: bool = False
+
+
 _WRITERS = {
-    "huggingface": write_hugging_face,
-    "openai": _write_openai,
-    "modelscope": _write_modelscope,
+    "huggingface": _Writer(write_hugging_face),
+    "torch": _Writer(_write_for_torch, takes_lora=True),
+    "openai": _Writer(_write_openai),
+    "modelscope": _Writer(_write_modelscope),
 }

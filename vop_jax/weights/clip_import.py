@@ -31,6 +31,11 @@ from vop_jax.weights.tuned import (
     read_tuned,
     take_prompts,
 )
+from vop_jax.weights.tuned_config import (
+    backbone_folder,
+    check_tuned_file,
+    read_tuned_config,
+)
 
 # F of the released models that do not say it.
 _FRAMES = 12
@@ -70,7 +75,7 @@ def open_clip_source(
     """Opens a CLIP and what was tuned on it.
 
     Args:
-        path: a file of weights, a folder with weights, or a run's folder.
+        path: a file of weights, or a folder with weights, of a run or a shared model.
         activation: `quick_gelu` or `gelu` if the files do not state it, or empty.
         stack: closes the files at the end.
         heads: of the vision and the text tower if the files do not state it, or 0.
@@ -79,10 +84,14 @@ def open_clip_source(
         UserError: missing, damaged, not a CLIP, trained with another preprocessing, or
             its activation or heads are unknown.
     """
-    # A run's folder names its backbone and holds what was tuned on it.
+    # A run and a shared model name their backbone and hold what was tuned on it.
     path = find_folder(path)
     run, tuned_file = RunFolder(path), path / TUNED
-    if run.is_run():
+    shared = read_tuned_config(path)
+    if shared is not None:
+        tuned_file = check_tuned_file(path, shared)
+        path = backbone_folder(path, shared)
+    elif run.is_run():
         backbone = run.read_backbone()
         path = find_folder(BACKBONE if backbone == "demo" else backbone)
     # Recognise the format by the names of the tensors.

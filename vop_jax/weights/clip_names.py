@@ -217,7 +217,11 @@ def _check_foreign(tensors: Mapping[str, Tensor], where: str) -> None:
 def stored_names(family: str, clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A model under the names that its folder has."""
     table = _STORED.get(FAMILIES[family].model_type)
-    return dict(clip) if table is None else to_theirs(table, clip)
+    if table is not None:
+        return to_theirs(table, clip)
+    scale = clip["logit_scale"]
+    # Older files have it in a vector, which transformers refuses.
+    return {**clip, "logit_scale": Tensor((), lambda: scale.read().reshape(()))}
 
 
 def to_openai(clip: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -33,6 +33,7 @@ _OTHERS = {
     "clip_vision_model": "a vision tower alone; use the complete model",
     "clip_text_model": "a text tower alone; use the complete model",
     "siglip_vision_model": "a vision tower alone; use the complete model",
+    "vop_jax_tuned": "tuned parameters alone; use the backbone that it names",
 }
 
 

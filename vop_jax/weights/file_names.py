@@ -12,5 +12,13 @@ FILE_NAMES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 # What was trained, in a run's or a CLIP's folder.
 TUNED = "tuned.safetensors"

@@ -2,23 +2,31 @@
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from data_pipelines.console.arguments import check_local
 from data_pipelines.console.errors import UserError
+from vop_jax.hub.fetching import NotFetchedError, fetch
+from vop_jax.hub.names import HubName, parse, with_parts
 from vop_jax.model.clip.families import HUB_NAMES
-from vop_jax.weights.file_names import FILE_NAMES
+from vop_jax.weights.file_names import FILE_NAMES, TOKENIZER_FILES, TUNED
 
 # The backbone of the embedded demo.
 BACKBONE = Path(__file__).parents[1] / "demo" / "backbone"
+_SHARD = r"-\d+-of-\d+"
 
 
-def find_folder(name: str | Path) -> Path:
+def find_folder(
+    name: str | Path, revision: str | None = None, subfolder: str | None = None
+) -> Path:
     """Finds the folder of a backbone; downloads it if it is a hub name.
 
     Args:
         name: a path, `demo` for the embedded one where no path is called so, a name on
             the Hugging Face hub, or one of `families.HUB_NAMES`.
+        revision: of the hub, beside a name.
+        subfolder: of the repository on the hub, beside a name.
 
     Raises:
         UserError: it is a URL, or neither a folder nor a model on the hub.
@@ -27,30 +35,51 @@ def find_folder(name: str | Path) -> Path:
     folder = Path(os.path.expanduser(name))
     # `Path.exists` raises an error for a name that is too long.
     exists = os.path.lexists(folder)
-    if str(name) == "demo" and not exists:
-        return BACKBONE
-    hub_name = HUB_NAMES.get(str(name), str(name))
-    if exists or not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_name):
-        return folder
-    # Imported late: only a name that is not a folder needs the hub.
-    from huggingface_hub import snapshot_download
-
-    wanted = ["*config.json", "tokenizer.json", "vocab.json", "merges.txt"]
-    wanted += ["special_tokens_map.json", "added_tokens.json"]
+    local = exists or str(name) == "demo"
+    found = None if local else parse(HUB_NAMES.get(str(name), str(name)))
+    for what, given in (("revision", revision), ("subfolder", subfolder)):
+        if found is None and given is not None:
+            kind = "is a path of this machine" if local else "is not a name on the hub"
+            raise UserError(
+                f"{what}={given!r} belongs to a model on the hub, but {name} {kind}"
+            )
+    if found is None:
+        return folder if exists or not local else BACKBONE
+    named = with_parts(found, subfolder, revision)
     try:
-        for weights in (["*.safetensors", "*.safetensors.index.json"], ["*.bin"]):
-            found = snapshot_download(hub_name, allow_patterns=wanted + weights)
-            if any((Path(found) / x).is_file() for x in FILE_NAMES):
-                return Path(found)
-    # The hub's client raises errors of its own, of its transport and of the system.
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return fetch_folder(named)
+    except NotFetchedError as error:
+        # Of three parts or more it may as well be a path that was mistyped.
+        lacks = "does not exist" if found.folder else "is not a folder"
         raise UserError(
-            f"{name} is not a folder, and {hub_name} cannot be fetched from the "
-            f"Hugging Face hub ({reason.rstrip('.')}); without a network pass a folder "
-            "that holds it, or convert OpenAI's file: python -m vop_jax.convert "
-            "--input=FILE.pt --output=FOLDER"
+            f"{name} {lacks}, and {error}; without a network pass a folder that holds "
+            "it, or convert OpenAI's file: python -m vop_jax.convert --input=FILE.pt "
+            "--output=FOLDER"
         ) from None
-    raise UserError(
-        f"{hub_name} on the Hugging Face hub holds no weights of a known name"
-    )
+
+
+def fetch_folder(name: HubName) -> Path:
+    """Fetches the files of a model that are read.
+
+    Raises:
+        UserError: it cannot be fetched; see `hub.fetching.fetch`.
+    """
+    return fetch(name, _needed)
+
+
+def _needed(names: Collection[str]) -> list[str]:
+    """Chooses the weights that are preferred, what was tuned, and what describes them.
+
+    Returns:
+        Nothing, where there are neither weights nor tuned parameters.
+    """
+    found = [x for x in FILE_NAMES if x in names][:1]
+    for index in [x for x in found if x.endswith(".index.json")]:
+        stem, ending = index.removesuffix(".index.json").rsplit(".", 1)
+        shard = re.compile(rf"{re.escape(stem)}{_SHARD}\.{ending}")
+        found += sorted(x for x in names if shard.fullmatch(x))
+    found += [x for x in (TUNED,) if x in names]
+    if not found:
+        return []
+    described = (x for x in names if x.endswith("config.json") or x in TOKENIZER_FILES)
+    return [*sorted(described), *found]

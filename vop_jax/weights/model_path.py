@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from data_pipelines.console.errors import UserError
 from vop_jax.model.methods import find_method
@@ -9,13 +10,54 @@ from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.surface.inputs import shown
 from vop_jax.weights.file_names import TUNED
 from vop_jax.weights.locate import BACKBONE, find_folder
+from vop_jax.weights.tuned_config import (
+    backbone_folder,
+    check_tuned_file,
+    read_tuned_config,
+)
 
 
-def model_parts(path: str) -> tuple[Path, Path | None]:
+class ModelParts(NamedTuple):
+    """What a path stands for.
+
+    Attributes:
+        backbone: its folder.
+        tuned: the file of the tuned parameters, if there are any.
+        sha256: of the backbone's weights, where the tuned parameters' folder states it.
+        run: the folder of the run that it is, or empty.
+    """
+
+    backbone: Path
+    tuned: Path | None = None
+    sha256: str = ""
+    run: str = ""
+
+    def check(self, sha256: str | None) -> None:
+        """Checks that a backbone is the one that the tuned parameters belong to.
+
+        Args:
+            sha256: of the backbone's weights; None accepts any.
+
+        Raises:
+            UserError: it is another.
+        """
+        if sha256 is not None and self.sha256 not in ("", sha256):
+            raise UserError(
+                f"{self.backbone}: the weights have sha256 {sha256[:12]}..., but the "
+                f"parameters were tuned on those of {self.sha256[:12]}...; fetch or "
+                "save them again, or pass any_backbone=True to load them all the same"
+            )
+
+
+def model_parts(
+    path: str, revision: str | None = None, subfolder: str | None = None
+) -> ModelParts:
     """The backbone's folder and the tuned file, if any, that a path stands for.
 
     Args:
         path: a run's folder, a CLIP's folder, a model's name on the hub, or `demo`.
+        revision: of the hub, beside a name.
+        subfolder: of the repository on the hub, beside a name.
 
     Raises:
         UserError: it is none of these, or the run has not finished.
@@ -26,21 +68,28 @@ def model_parts(path: str) -> tuple[Path, Path | None]:
             f"{path} is a file; pass the folder of a run or of a CLIP (python -m "
             "vop_jax.convert makes one from a PyTorch file)"
         )
-    if run.is_run():
+    named = revision is not None or subfolder is not None
+    if run.is_run() and not named:
         config = run.read_config()
         if find_method(config["method"]).trained and not run.tuned.is_file():
             raise UserError(f"{run.tuned} is missing; let the run finish first")
-        named = run.read_backbone()
-        backbone = BACKBONE if named == "demo" else named
+        backbone = run.read_backbone()
         tuned = Path(run.tuned) if run.tuned.is_file() else None
-        return find_folder(backbone), tuned
+        place = find_folder(BACKBONE if backbone == "demo" else backbone)
+        return ModelParts(place, tuned, run=str(run.path))
     # A folder called `demo` takes precedence if it holds a model.
-    if path == "demo" and not run.config.is_file():
-        return BACKBONE, None
-    folder = find_folder(path)
+    if path == "demo" and not run.config.is_file() and not named:
+        return ModelParts(BACKBONE)
+    folder = find_folder(path, revision, subfolder)
     if not folder.exists():
         raise UserError(
             f"{shown(path)} does not exist; pass the folder of a run or of a CLIP, a "
             "model's name on the Hugging Face hub (owner/name), or 'demo'"
         )
-    return folder, folder / TUNED if os.path.lexists(folder / TUNED) else None
+    config = read_tuned_config(folder)
+    if config is not None:
+        tuned = check_tuned_file(folder, config)
+        sha256 = config["backbone"]["sha256"]
+        return ModelParts(backbone_folder(folder, config), tuned, sha256)
+    tuned = folder / TUNED
+    return ModelParts(folder, tuned if os.path.lexists(tuned) else None)

@@ -152,7 +152,9 @@ def test_what_the_example_does_not_know_is_refused(example, folders, tmp_path):
     with pytest.raises(ValueError, match="a place that this file does not know"):
         example["TunedClip"](folders["small"], other)
     write_tuned(other, {**tensors, "x.weight": np.zeros(2, np.float32)}, metadata)
-    with pytest.raises(ValueError, match="weights that this CLIP does not have"):
+    with pytest.raises(
+        ValueError, match="weights that this file does not know: x.weight"
+    ):
         example["TunedClip"](folders["small"], other)
     source = tmp_path / "source"
     source.mkdir()

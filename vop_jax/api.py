@@ -331,7 +331,7 @@ def load(
     Args:
         path: a run's folder, a CLIP folder (with or without a `tuned.safetensors`, as
             `vop_jax.convert` writes it), the name of a CLIP on the Hugging Face hub, or
-            "demo", the backbone that comes with the project.
+            "demo" or "demo_siglip", the backbones that come with the project.
         tuned: a `tuned.safetensors` to use instead of the folder's own.
         num_frames: F of videos that are read from files; by default the F of training,
             or 12. Fixed if tuned parameters belong to frame positions.

@@ -1,4 +1,4 @@
-"""What `convert` makes of the embedded backbone: transformers loads and runs it."""
+"""What `convert` makes of the embedded backbones: transformers loads and runs it."""
 
 import numpy as np
 import pytest
@@ -9,11 +9,10 @@ from vop_jax.api import load
 from vop_jax.weights.backbone import load_backbone
 from vop_jax.weights.clip_export import convert
 from vop_jax.weights.file_names import WEIGHTS
-from vop_jax.weights.locate import BACKBONE
+from vop_jax.weights.locate import EMBEDDED
 
 transformers = pytest.importorskip("transformers")
-EMBEDDED = {"demo": BACKBONE}
-CLASSES = {"demo": "CLIPModel"}
+CLASSES = {"demo": "CLIPModel", "demo_siglip": "SiglipModel"}
 TEXTS = ["a red circle moves up", "a small blue arrow at the left"]
 
 

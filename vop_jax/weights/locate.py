@@ -1,4 +1,4 @@
-"""Locates a backbone: a folder, the demo's, or a name on the Hugging Face hub."""
+"""Locates a backbone: a folder, an embedded one, or a name on the Hugging Face hub."""
 
 import os
 import re
@@ -9,16 +9,31 @@ from data_pipelines.console.errors import UserError
 from vop_jax.model.clip.families import HUB_NAMES
 from vop_jax.weights.file_names import FILE_NAMES
 
-# The backbone of the embedded demo.
-BACKBONE = Path(__file__).parents[1] / "demo" / "backbone"
+_DEMO = Path(__file__).parents[1] / "demo"
+# The backbones that come with the project, of the embedded demo, by name.
+EMBEDDED = {
+    "demo": _DEMO / "backbone",
+    "demo_siglip": _DEMO / "backbone_siglip",
+}
+# The demo's usual one.
+BACKBONE = EMBEDDED["demo"]
+
+
+def configured_folder(backbone: str) -> Path:
+    """Finds the folder of a configuration's backbone, where a name precedes a path.
+
+    Raises:
+        UserError: as `find_folder`.
+    """
+    return EMBEDDED.get(backbone) or find_folder(backbone)
 
 
 def find_folder(name: str | Path) -> Path:
     """Finds the folder of a backbone; downloads it if it is a hub name.
 
     Args:
-        name: a path, `demo` for the embedded one where no path is called so, a name on
-            the Hugging Face hub, or one of `families.HUB_NAMES`.
+        name: a path, a name of `EMBEDDED` where no path is called so, a name on the
+            Hugging Face hub, or one of `families.HUB_NAMES`.
 
     Raises:
         UserError: it is a URL, or neither a folder nor a model on the hub.
@@ -27,8 +42,8 @@ def find_folder(name: str | Path) -> Path:
     folder = Path(os.path.expanduser(name))
     # `Path.exists` raises an error for a name that is too long.
     exists = os.path.lexists(folder)
-    if str(name) == "demo" and not exists:
-        return BACKBONE
+    if str(name) in EMBEDDED and not exists:
+        return EMBEDDED[str(name)]
     hub_name = HUB_NAMES.get(str(name), str(name))
     if exists or not re.fullmatch(r"[\w.-]+/[\w.-]+", hub_name):
         return folder

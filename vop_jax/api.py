@@ -329,8 +329,8 @@ def load(
     Args:
         path: a run's folder, a CLIP folder (with or without a `tuned.safetensors`, as
             `vop_jax.convert` writes it), the name of a CLIP or of a shared model on the
-            Hugging Face hub (`owner/name[/folder][@revision]`), or "demo", the backbone
-            that comes with the project.
+            Hugging Face hub (`owner/name[/folder][@revision]`), or "demo" or
+            "demo_siglip", the backbones that come with the project.
         tuned: a `tuned.safetensors` to use instead of the folder's own.
         revision: of a model on the hub: a branch, a tag or a commit.
         subfolder: of its repository, where the model has one.

@@ -23,6 +23,7 @@ from data_pipelines.console.errors import command
 from data_pipelines.console.ranges import Range, number
 from data_pipelines.console.terminal import quiet_libraries
 from vop_jax.model.clip.families import HUB_NAMES
+from vop_jax.weights.locate import EMBEDDED
 
 TARGETS = ("huggingface", "torch", "openai", "modelscope")
 STABLEHLO = "stablehlo"
@@ -48,7 +49,8 @@ def main() -> int | None:
         "--input",
         type=local_path,
         required=True,
-        help=f"file, folder, or the name of a model: demo, {', '.join(HUB_NAMES)}",
+        help="file, folder, or the name of a model: "
+        + ", ".join([*EMBEDDED, *HUB_NAMES]),
     )
     parser.add_argument("--output", type=local_path, required=True, help="a new folder")
     parser.add_argument(

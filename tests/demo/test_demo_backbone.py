@@ -1,4 +1,4 @@
-"""The shipped backbone knows what is where, and nothing of order."""
+"""The shipped backbones know what is where, and nothing of order."""
 
 import pytest
 
@@ -6,12 +6,16 @@ from data_pipelines.console.errors import UserError
 from vop_jax.demo import small_clip
 from vop_jax.demo.pretrain import BARS
 from vop_jax.demo.small_clip import measure
-from vop_jax.weights.locate import BACKBONE
+from vop_jax.model.clip.families import SIZES
+from vop_jax.weights.locate import EMBEDDED
 
 
-@pytest.fixture(scope="module")
-def accuracy():
-    return measure(BACKBONE)
+@pytest.fixture(
+    scope="module",
+    params=["demo", pytest.param("demo_siglip", marks=pytest.mark.slow)],
+)
+def accuracy(request):
+    return measure(EMBEDDED[request.param])
 
 
 @pytest.mark.parametrize("what", BARS)
@@ -24,14 +28,14 @@ def test_one_process_writes_a_backbone_and_only_when_it_is_trained(
 ):
     output, seen = tmp_path / "backbone", []
 
-    def train(tokenizer, steps, seed):
+    def train(size, tokenizer, steps, seed):
         seen.extend(x.name for x in output.iterdir())
         with pytest.raises(UserError, match="is in use"):
-            small_clip.train_and_save(output, steps, seed)
+            small_clip.train_and_save(output, size, steps, seed)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(small_clip, "train", train)
     with pytest.raises(KeyboardInterrupt):
-        small_clip.train_and_save(output, 200, 0)
+        small_clip.train_and_save(output, SIZES["demo"], 200, 0)
     assert seen == [".lock"]
     assert not output.exists()

@@ -132,6 +132,8 @@ def test_the_script_answers_without_installing(tmp_path):
     assert wrong.stderr.startswith("error: none.txt does not exist")
 
 
-def test_the_demo_backbone_is_small():
-    size = sum(x.stat().st_size for x in (ROOT / "vop_jax/demo/backbone").iterdir())
-    assert size < 3 * 2**20
+def test_the_demos_backbones_are_small():
+    folders = [*(ROOT / "vop_jax/demo").glob("backbone*")]
+    assert len(folders) == 2
+    for folder in folders:
+        assert sum(x.stat().st_size for x in folder.iterdir()) < 3 * 2**20

@@ -98,3 +98,13 @@ def test_an_activation_keeps_its_slope_alone(name):
     np.testing.assert_allclose(*slopes, atol=1e-6)
     assert kept(ACTIVATIONS[name], x) == [x.shape]
     assert len(kept(plain, x)) > 1
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_an_activation_has_a_slope_in_bfloat16(name):
+    """As in training on TPUs and GPUs, where results are bfloat16."""
+    slope = jax.vmap(jax.grad(ACTIVATIONS[name]))
+    x = jnp.linspace(-20, 20, 201).astype(jnp.bfloat16)
+    ours, right = slope(x), slope(x.astype(jnp.float32))
+    assert ours.dtype == jnp.bfloat16
+    np.testing.assert_allclose(ours.astype(np.float32), right, atol=0.02)

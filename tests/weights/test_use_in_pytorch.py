@@ -114,7 +114,7 @@ def test_what_it_does_not_know_is_refused(example, folders, tmp_path):
         (place := tmp_path / method).mkdir()
         folder = prepared(folders["small"], method, place)
         with pytest.raises(
-            ValueError, match="this file does not know: (fusion|global)"
+            ValueError, match=r"this file does not know: (fusion|global)"
         ):
             example["TunedClip"](folder)
 
@@ -153,7 +153,7 @@ def test_what_the_example_does_not_know_is_refused(example, folders, tmp_path):
         example["TunedClip"](folders["small"], other)
     write_tuned(other, {**tensors, "x.weight": np.zeros(2, np.float32)}, metadata)
     with pytest.raises(
-        ValueError, match="weights that this file does not know: x.weight"
+        ValueError, match=r"weights that this file does not know: x\.weight"
     ):
         example["TunedClip"](folders["small"], other)
     source = tmp_path / "source"

@@ -1,5 +1,5 @@
-"""The embedded demo's backbone: how it was pre-trained, and the files themselves.
+"""The embedded demo's backbones: how they were pre-trained, and the files themselves.
 
-Imports: console, files, text, datasets, model, clip, weights.
+Imports: console, files, text, datasets, model, clip, optimization, weights.
 Start reading at `pretrain`.
 """

@@ -1,6 +1,10 @@
-"""Pre-trains the demo's tiny CLIP on captioned stills.
+"""Pre-trains a tiny backbone of the demo on captioned stills.
 
     python -m vop_jax.demo.pretrain --output=vop_jax/demo/backbone
+    python -m vop_jax.demo.pretrain --backbone=demo_siglip --output=FOLDER
+
+`demo` is a CLIP, `demo_siglip` a SigLIP: no class token, attention pooling, the sigmoid
+loss, captions that are read at the last position without a causal mask.
 
 It is trained on single frames only, so it represents what is where but not the order of
 events, like the real CLIP. Contrastive training alone does not learn positions. Two
@@ -16,7 +20,7 @@ from data_pipelines.console.arguments import Parser, local_path
 from data_pipelines.console.errors import command
 from data_pipelines.console.ranges import SEEDS, Range, number
 from data_pipelines.console.terminal import quiet_libraries, say, table
-from vop_jax.weights.locate import BACKBONE
+from vop_jax.weights.locate import EMBEDDED
 
 # The accuracy that the finished backbone must reach, percent.
 BARS = {
@@ -35,7 +39,12 @@ def main() -> int:
     """Trains, saves in float16, and measures the saved backbone."""
     parser = Parser("vop_jax.demo.pretrain", __doc__)
     parser.add_argument(
-        "--output", type=local_path, default=BACKBONE, help="folder to write"
+        "--backbone", choices=EMBEDDED, default="demo", help="which one to pre-train"
+    )
+    parser.add_argument(
+        "--output",
+        type=local_path,
+        help="folder to write (default: where that backbone is read from)",
     )
     parser.add_argument(
         "--steps",
@@ -56,13 +65,15 @@ def main() -> int:
     quiet_libraries()
     # Imported late, so that the help and a typing mistake are answered without a wait.
     from vop_jax.demo.small_clip import measure, train_and_save
+    from vop_jax.model.clip.families import SIZES
 
+    output = flags.output or EMBEDDED[flags.backbone]
     if not flags.measure:
         started, cpu = time.perf_counter(), time.process_time()
-        train_and_save(flags.output, flags.steps, flags.seed)
+        train_and_save(output, SIZES[flags.backbone], flags.steps, flags.seed)
         took = time.perf_counter() - started
         say(f"trained in {took:.0f} s, {time.process_time() - cpu:.0f} CPU s")
-    results = measure(flags.output)
+    results = measure(output)
     table(
         "Zero-shot accuracy on new stills, percent",
         ["what", "accuracy", "bar"],

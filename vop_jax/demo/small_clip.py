@@ -1,4 +1,4 @@
-"""The demo's tiny CLIP: its pre-training on captioned stills, and its accuracy."""
+"""The demo's tiny backbones: pre-training on captioned stills, and accuracy."""
 
 import dataclasses
 import functools
@@ -28,15 +28,17 @@ from data_pipelines.datasets.demo.stills import (
 )
 from data_pipelines.files.locks import exclusive
 from data_pipelines.text.tokenizer import Tokenizer
-from vop_jax.model.clip.families import SIZES
 from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.dual_encoder import DualEncoder
+from vop_jax.optimization.losses import LOSSES
 from vop_jax.weights.backbone import load_backbone, save_backbone
+from vop_jax.weights.families import FAMILIES
 from vop_jax.weights.tokenizer import load_tokenizer
 
-SIZE = SIZES["demo"]
 GROUPS = 32
+# The factor on similarities at the start, by the loss; SigLIP's of Zhai et al., 2023.
+INITIAL_FACTOR = {"softmax": 1 / 0.07, "sigmoid": 10.0}
 # CLIP's initial position embeddings are too small for a small model trained briefly.
 POSITION_GAIN = 3.0
 LARGEST_LOGIT_SCALE = 4.2
@@ -44,12 +46,20 @@ HEADS_END = 0.6
 
 
 def write_tokenizer(folder: Path, size: ClipSize) -> None:
-    """Writes a word-level tokenizer.json of the demo's vocabulary."""
-    words = vocabulary()
-    ids = {"<pad>": 0, "<unk>": 1} | {word: i + 2 for i, word in enumerate(words)}
-    if len(ids) > size.eos_id - 1:
+    """Writes a word-level tokenizer.json of the demo's vocabulary.
+
+    The control tokens have the names and ids of the backbone's family.
+    """
+    texts, words = FAMILIES[size.family].texts, vocabulary()
+    control = {texts.special["eos_token"]: size.eos_id}
+    if texts.starts:
+        control[texts.special["bos_token"]] = size.eos_id - 1
+    filling = [] if "pad_token" in texts.special else ["<pad>"]
+    names = [*filling, "<unk>", *words]
+    free = [i for i in range(size.vocabulary) if i not in control.values()]
+    if len(names) > len(free):
         raise ValueError(f"{len(words)} words do not fit {size.vocabulary} ids")
-    ids |= {"<|startoftext|>": size.eos_id - 1, "<|endoftext|>": size.eos_id}
+    ids = control | dict(zip(names, free, strict=False))
     model = tokenizers.models.WordLevel(ids, unk_token="<unk>")
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
@@ -76,19 +86,16 @@ def batches(tokenizer: Tokenizer, steps: int, seed: int) -> Iterator[dict[str, A
 def pretraining_loss(
     model: DualEncoder, weights: Any, batch: dict[str, Array], heads_weight: Array
 ) -> Array:
-    """Contrastive loss without false negatives, plus the attribute heads' loss."""
-    features: Any = model.apply(
-        {"params": weights["params"]}, batch["frames"], batch["ids"]
-    )
+    """The backbone's loss without false negatives, plus the attribute heads'."""
+    params = weights["params"]
+    features: Any = model.apply({"params": params}, batch["frames"], batch["ids"])
     video, text, scale = features
+    # Rows with the same caption are not negatives of each other.
     same = (batch["ids"][:, None] == batch["ids"][None]).all(-1)
-    false_negative = same & ~jnp.eye(len(same), dtype=bool)
-    logits = jnp.exp(jnp.minimum(scale, LARGEST_LOGIT_SCALE)) * text @ video.T
-    logits = jnp.where(false_negative, -jnp.inf, logits)
-    right = jnp.arange(len(logits))
-    loss = jnp.zeros(())
-    for x in (logits, logits.T):
-        loss += optax.softmax_cross_entropy_with_integer_labels(x, right).mean() / 2
+    identity = jnp.argmax(same, axis=1)[:, None]
+    kind = LOSSES[model.size.loss]
+    held = params | {"logit_scale": jnp.minimum(scale, LARGEST_LOGIT_SCALE)}
+    loss = kind.function(video, text, *(held[x] for x in kind.parameters), identity)
     for name in ATTRIBUTES:
         answer = batch[f"attribute/{name}"]
         asked = answer >= 0
@@ -104,22 +111,24 @@ def pretraining_loss(
 
 def initial_weights(model: DualEncoder, seed: int) -> dict[str, Any]:
     """The backbone's and the heads' weights."""
-    key = jax.random.key(seed)
-    frames = jnp.zeros((1, 1, SIZE.image_size, SIZE.image_size, 3), jnp.uint8)
-    params = jax.jit(model.init)(key, frames, jnp.full((1, 2), SIZE.eos_id))["params"]
+    key, size = jax.random.key(seed), model.size
+    frames = jnp.zeros((1, 1, size.image_size, size.image_size, 3), jnp.uint8)
+    ids = jnp.full((1, size.context_length), size.eos_id)
+    params = jax.jit(model.init)(key, frames, ids)["params"]
+    params["logit_scale"] = jnp.log(INITIAL_FACTOR[size.loss])
     for tower in ("vision", "text"):
         params[tower]["position_embedding"] *= POSITION_GAIN
     keys = jax.random.split(key, len(ATTRIBUTES))
     heads = {
-        name: jax.random.normal(k, (SIZE.embedding, count))
+        name: jax.random.normal(k, (size.embedding, count))
         for (name, count), k in zip(ATTRIBUTES.items(), keys, strict=True)
     }
     return {"params": params, "heads": heads}
 
 
-def train(tokenizer: Tokenizer, steps: int, seed: int) -> Any:
+def train(size: ClipSize, tokenizer: Tokenizer, steps: int, seed: int) -> Any:
     """Runs the pre-training and returns `params`."""
-    model = DualEncoder(SIZE, compute=ComputeConfig(scan=False))
+    model = DualEncoder(size, compute=ComputeConfig(scan=False))
     weights = initial_weights(model, seed)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
@@ -149,8 +158,8 @@ def train(tokenizer: Tokenizer, steps: int, seed: int) -> Any:
     return weights["params"]
 
 
-def train_and_save(folder: Path, steps: int, seed: int) -> None:
-    """Pre-trains the backbone and writes its folder once it is trained, in float16.
+def train_and_save(folder: Path, size: ClipSize, steps: int, seed: int) -> None:
+    """Pre-trains a backbone and writes its folder once it is trained, in float16.
 
     Raises:
         UserError: another process writes there, or nothing can be written.
@@ -160,12 +169,12 @@ def train_and_save(folder: Path, steps: int, seed: int) -> None:
         exclusive(folder / ".lock", folder, advice=advice),
         tempfile.TemporaryDirectory() as scratch,
     ):
-        write_tokenizer(Path(scratch), SIZE)
-        tokenizer = load_tokenizer(Path(scratch), SIZE)
-        params = jax.device_get(train(tokenizer, steps, seed))
+        write_tokenizer(Path(scratch), size)
+        tokenizer = load_tokenizer(Path(scratch), size)
+        params = jax.device_get(train(size, tokenizer, steps, seed))
         scale = np.minimum(params["logit_scale"], LARGEST_LOGIT_SCALE)
-        write_tokenizer(folder, SIZE)
-        save_backbone(folder, SIZE, params | {"logit_scale": scale}, "F16")
+        write_tokenizer(folder, size)
+        save_backbone(folder, size, params | {"logit_scale": scale}, "F16")
 
 
 def measure(folder: Path, seed: int = 1_000_000) -> dict[str, float]:

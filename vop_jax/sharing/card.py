@@ -15,7 +15,8 @@ from data_pipelines.preparing.provenance import Provenance
 from vop_jax.model.methods import METHODS
 from vop_jax.runtime.run_folder import RunFolder, flat_fields
 from vop_jax.sharing.results import Scored
-from vop_jax.weights.tuned_config import DEMO, HERE, BackboneOf
+from vop_jax.weights.locate import EMBEDDED
+from vop_jax.weights.tuned_config import HERE, BackboneOf
 
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{1,60}")
 _TASK = "text-to-video-retrieval"
@@ -128,7 +129,7 @@ class Card:
         named = self.backbone["name"]
         values = ModelCardData(
             library_name="vop_jax",
-            base_model=None if named in (DEMO, HERE) else named,
+            base_model=None if named in (HERE, *EMBEDDED) else named,
             license=self.license,
             datasets=datasets or None,
             metrics=["recall"] if self.results else None,
@@ -175,7 +176,7 @@ class Card:
         if revision:
             link = f"[{name}](https://huggingface.co/{name}/tree/{revision})"
             yield f"- Not in it, but fetched: the backbone {link}, commit `{revision}`."
-        elif name == DEMO:
+        elif name in EMBEDDED:
             yield "- The backbone is that of the demo, which comes with vop_jax."
         else:
             where = "at the top of this repository" if self.folder else "beside it"

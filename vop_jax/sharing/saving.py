@@ -32,11 +32,10 @@ from vop_jax.weights.file_names import (
     TUNED,
     WEIGHTS,
 )
-from vop_jax.weights.locate import BACKBONE
+from vop_jax.weights.locate import EMBEDDED
 from vop_jax.weights.preprocessing import FRAMES
 from vop_jax.weights.tuned import save_tuned
 from vop_jax.weights.tuned_config import (
-    DEMO,
     HERE,
     BackboneOf,
     write_tuned_config,
@@ -223,8 +222,9 @@ def _named(backbone: Backbone, given: str | None) -> tuple[BackboneOf, bool]:
     sha256 = backbone.sha256
     if given is not None:
         return _on_hub(given, sha256), False
-    if backbone.folder.resolve() == BACKBONE.resolve():
-        return {"name": DEMO, "sha256": sha256}, False
+    for name, folder in EMBEDDED.items():
+        if backbone.folder.resolve() == folder.resolve():
+            return {"name": name, "sha256": sha256}, False
     origin = origin_of(backbone.folder)
     # A folder of a repository is not a place that `config.json` can name.
     if origin is None or origin.folder:

@@ -37,7 +37,7 @@ from vop_jax.scoring.ties import TIES
 from vop_jax.training.presets import EPOCHS, find_preset
 from vop_jax.training.profiling import parse_profile_steps
 from vop_jax.weights.config_file import load_size
-from vop_jax.weights.locate import BACKBONE, find_folder
+from vop_jax.weights.locate import configured_folder, find_folder
 
 # Fields that may change when a run is resumed; they affect speed, memory, logging and
 # retention, never the result.
@@ -86,8 +86,8 @@ class RunConfig:
         method: a row of the method table: what is prompted and what is trained.
         dataset: a row of the table of data sets.
         backbone: a Hugging Face CLIP folder, its name on the hub, a short name of
-            `families.HUB_NAMES` (`vit_b32` for OpenAI's there), or `demo` for the
-            embedded one.
+            `families.HUB_NAMES` (`vit_b32` for OpenAI's there), or an embedded one,
+            `demo` or `demo_siglip`.
         data_dir: where prepared data sets are.
         seed: seed of the prompts' initial values and of the order of the data.
         epochs: number of epochs.
@@ -190,7 +190,7 @@ class RunConfig:
                 f"{self.dataset} needs a CLIP: pass its folder, "
                 f"--config=configs/vop.py:dataset={self.dataset},backbone=FOLDER"
             )
-        return BACKBONE if self.backbone == "demo" else find_folder(self.backbone)
+        return configured_folder(self.backbone)
 
     def backbone_size(self) -> ClipSize:
         """The description of the backbone, by its name or from its folder.

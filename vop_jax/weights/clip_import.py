@@ -17,7 +17,7 @@ from vop_jax.weights.clip_names import NamedModel, recognise
 from vop_jax.weights.config_file import load_size
 from vop_jax.weights.file_names import CONFIG, TUNED
 from vop_jax.weights.inferred_size import size_of
-from vop_jax.weights.locate import BACKBONE, find_folder
+from vop_jax.weights.locate import configured_folder, find_folder
 from vop_jax.weights.open_clip_config import FILE as OPEN_CLIP_FILE
 from vop_jax.weights.open_clip_config import open_clip_says
 from vop_jax.weights.preprocessing import HUGGING_FACE, OPEN_CLIP, stated_frames
@@ -92,8 +92,7 @@ def open_clip_source(
         tuned_file = check_tuned_file(path, shared)
         path = backbone_folder(path, shared)
     elif run.is_run():
-        backbone = run.read_backbone()
-        path = find_folder(BACKBONE if backbone == "demo" else backbone)
+        path = configured_folder(run.read_backbone())
     # Recognise the format by the names of the tensors.
     weights = open_weights(path, stack)
     where = str(weights.path)

@@ -1,6 +1,7 @@
 """Recognises the format of a model by its tensors' names, and renames them to ours."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -101,6 +102,8 @@ _IGNORED = {
     "text_model.embeddings.position_ids",
     "vision_model.embeddings.position_ids",
 }
+# What is one number, without axes in transformers' files of a CLIP.
+_NUMBERS = ("logit_scale", "logit_bias")
 # open_clip's models with a custom text tower store it under `text.`.
 _OPEN_CLIP_TEXT = re.compile(
     r"text\.(?=(transformer|token_embedding|positional_embedding|ln_final|attn_mask"
@@ -192,10 +195,21 @@ def recognise(tensors: Mapping[str, Tensor], where: str) -> NamedModel:
         kept = {name: x for name, x in kept.items() if name not in _IGNORED}
     if found.table:
         kept = to_ours(found.table, kept, where)
+    kept = {k: _number(x) if k in _NUMBERS else x for k, x in kept.items()}
     name, activations = found.name, found.activations
     if released:
         name, activations = released, ("quick_gelu", "quick_gelu")
     return NamedModel(name, kept, prompts, found.stated, found.family, activations)
+
+
+def _number(tensor: Tensor) -> Tensor:
+    """A number that a file holds as one, or in a vector of length 1.
+
+    Another shape is kept, for `backbone.check_scale` to name it.
+    """
+    if math.prod(tensor.shape) != 1:
+        return tensor
+    return Tensor((), lambda: tensor.read().reshape(()))
 
 
 def _fits(form: _Format, names: Mapping[str, Tensor]) -> bool:

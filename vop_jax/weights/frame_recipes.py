@@ -20,7 +20,8 @@ def prepared_frames(backbone: str) -> tuple[int, str, str]:
     """The image size, the resizing and the filter of a backbone's frames.
 
     Args:
-        backbone: a folder, `demo`, or a name of the table of sizes or of the hub.
+        backbone: a folder, or a name of `locate.EMBEDDED`, of the table of sizes or of
+            the hub.
 
     Raises:
         UserError: there is none of that name, or its files are damaged.

@@ -1,4 +1,4 @@
-"""Locates a backbone: a folder, the demo's, or a name on the Hugging Face hub."""
+"""Locates a backbone: a folder, an embedded one, or a name on the Hugging Face hub."""
 
 import os
 import re
@@ -12,9 +12,24 @@ from vop_jax.hub.names import HubName, parse, with_parts
 from vop_jax.model.clip.families import HUB_NAMES
 from vop_jax.weights.file_names import FILE_NAMES, TOKENIZER_FILES, TUNED
 
-# The backbone of the embedded demo.
-BACKBONE = Path(__file__).parents[1] / "demo" / "backbone"
+_DEMO = Path(__file__).parents[1] / "demo"
+# The backbones that come with the project, of the embedded demo, by name.
+EMBEDDED = {
+    "demo": _DEMO / "backbone",
+    "demo_siglip": _DEMO / "backbone_siglip",
+}
+# The demo's usual one.
+BACKBONE = EMBEDDED["demo"]
 _SHARD = r"-\d+-of-\d+"
+
+
+def configured_folder(backbone: str) -> Path:
+    """Finds the folder of a configuration's backbone, where a name precedes a path.
+
+    Raises:
+        UserError: as `find_folder`.
+    """
+    return EMBEDDED.get(backbone) or find_folder(backbone)
 
 
 def find_folder(
@@ -23,8 +38,8 @@ def find_folder(
     """Finds the folder of a backbone; downloads it if it is a hub name.
 
     Args:
-        name: a path, `demo` for the embedded one where no path is called so, a name on
-            the Hugging Face hub, or one of `families.HUB_NAMES`.
+        name: a path, a name of `EMBEDDED` where no path is called so, a name on the
+            Hugging Face hub, or one of `families.HUB_NAMES`.
         revision: of the hub, beside a name.
         subfolder: of the repository on the hub, beside a name.
 
@@ -35,7 +50,7 @@ def find_folder(
     folder = Path(os.path.expanduser(name))
     # `Path.exists` raises an error for a name that is too long.
     exists = os.path.lexists(folder)
-    local = exists or str(name) == "demo"
+    local = exists or str(name) in EMBEDDED
     found = None if local else parse(HUB_NAMES.get(str(name), str(name)))
     for what, given in (("revision", revision), ("subfolder", subfolder)):
         if found is None and given is not None:
@@ -44,7 +59,7 @@ def find_folder(
                 f"{what}={given!r} belongs to a model on the hub, but {name} {kind}"
             )
     if found is None:
-        return folder if exists or not local else BACKBONE
+        return folder if exists or not local else EMBEDDED[str(name)]
     named = with_parts(found, subfolder, revision)
     try:
         return fetch_folder(named)

@@ -1,4 +1,4 @@
-"""Resolves a model's path: a run, a CLIP's folder, the demo's, a name on the hub."""
+"""Resolves a model's path: a run, a CLIP's folder, an embedded one, a hub name."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from vop_jax.model.methods import find_method
 from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.surface.inputs import shown
 from vop_jax.weights.file_names import TUNED
-from vop_jax.weights.locate import BACKBONE, find_folder
+from vop_jax.weights.locate import EMBEDDED, configured_folder, find_folder
 from vop_jax.weights.tuned_config import (
     backbone_folder,
     check_tuned_file,
@@ -55,7 +55,8 @@ def model_parts(
     """The backbone's folder and the tuned file, if any, that a path stands for.
 
     Args:
-        path: a run's folder, a CLIP's folder, a model's name on the hub, or `demo`.
+        path: a run's folder, a CLIP's folder, a model's name on the hub, or a name of
+            `locate.EMBEDDED`.
         revision: of the hub, beside a name.
         subfolder: of the repository on the hub, beside a name.
 
@@ -73,18 +74,18 @@ def model_parts(
         config = run.read_config()
         if find_method(config["method"]).trained and not run.tuned.is_file():
             raise UserError(f"{run.tuned} is missing; let the run finish first")
-        backbone = run.read_backbone()
         tuned = Path(run.tuned) if run.tuned.is_file() else None
-        place = find_folder(BACKBONE if backbone == "demo" else backbone)
+        place = configured_folder(run.read_backbone())
         return ModelParts(place, tuned, run=str(run.path))
-    # A folder called `demo` takes precedence if it holds a model.
-    if path == "demo" and not run.config.is_file() and not named:
-        return ModelParts(BACKBONE)
+    # A folder of such a name takes precedence if it holds a model.
+    if path in EMBEDDED and not run.config.is_file() and not named:
+        return ModelParts(EMBEDDED[path])
     folder = find_folder(path, revision, subfolder)
     if not folder.exists():
         raise UserError(
             f"{shown(path)} does not exist; pass the folder of a run or of a CLIP, a "
-            "model's name on the Hugging Face hub (owner/name), or 'demo'"
+            "model's name on the Hugging Face hub (owner/name), or "
+            + " or ".join(map(repr, EMBEDDED))
         )
     config = read_tuned_config(folder)
     if config is not None:

@@ -1,6 +1,6 @@
 """The `config.json` of tuned parameters that stand without their backbone's weights.
 
-It names the backbone: of the hub by a commit, of the same repository, or the demo's. It
+It names the backbone: of the hub by a commit, of the same repository, or a demo's. It
 holds no path, so it leads nowhere else.
 """
 
@@ -16,13 +16,13 @@ from data_pipelines.files.json_files import Matches, described, read_json, shown
 from vop_jax.hub.names import COMMIT, HubName, is_repository, origin_of
 from vop_jax.weights.backbone import file_sha256
 from vop_jax.weights.file_names import CONFIG, TUNED
-from vop_jax.weights.locate import BACKBONE, fetch_folder
+from vop_jax.weights.locate import EMBEDDED, fetch_folder
 
 MODEL_TYPE = "vop_jax_tuned"
 FORMAT = 1
-# In the place of a name: the backbone of the embedded demo, and the one that the
-# repository holds at its top.
-DEMO, HERE = "demo", "."
+# In the place of a name: the backbone that the repository holds at its top. A name of
+# `locate.EMBEDDED` is a backbone that comes with the project.
+HERE = "."
 
 _Sha256 = Annotated[str, Matches("^[0-9a-f]{64}$")]
 
@@ -88,10 +88,11 @@ def read_tuned_config(folder: Path) -> TunedConfig | None:
     config = described(values, TunedConfig, str(path))
     backbone = config["backbone"]
     name, pinned = backbone["name"], "revision" in backbone
-    if name not in (DEMO, HERE) and not (is_repository(name) and pinned):
+    here = (HERE, *EMBEDDED)
+    if name not in here and not (is_repository(name) and pinned):
         raise UserError(
             f"{path}: backbone.name is {shown(name)}; it is owner/name of the Hugging "
-            f"Face hub with its revision, {shown(DEMO)} or {shown(HERE)}"
+            f"Face hub with its revision, or one of {', '.join(map(shown, here))}"
         )
     return config
 
@@ -131,8 +132,8 @@ def backbone_folder(folder: Path, config: TunedConfig) -> Path:
         UserError: it cannot be fetched.
     """
     named = config["backbone"]
-    if named["name"] == DEMO:
-        return BACKBONE
+    if named["name"] in EMBEDDED:
+        return EMBEDDED[named["name"]]
     if named["name"] != HERE:
         return fetch_folder(HubName(named["name"], "", named.get("revision", "")))
     origin = origin_of(folder)

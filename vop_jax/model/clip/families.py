@@ -93,6 +93,8 @@ _SIGLIP_TOWERS = {
     "large": (1024, 24, 16, 4096),
     "so400m": (1152, 27, 16, 4304),
     "giant": (1536, 40, 16, 6144),
+    "demo": (64, 4, 2, 256),
+    "demo text": (64, 3, 2, 256),
 }
 
 
@@ -300,6 +302,10 @@ SIZES = {
         context_length=32,
         embedding=64,
         eos_id=81,
+    ),
+    # The same in SigLIP's form.
+    "demo_siglip": _siglip(
+        "demo", 48, 8, "demo text", vocabulary=80, context_length=32
     ),
     # OpenAI
     "vit_b32": _openai(*_B32),

@@ -41,6 +41,12 @@ def _quick_gelu_slope(x: Array) -> Array:
     return gate * (1 + 1.702 * x * (1 - gate))
 
 
+def _gelu_slope(x: Array) -> Array:
+    # `jax.scipy.stats.norm.cdf` takes no bfloat16.
+    below = 0.5 * jax.lax.erfc(-math.sqrt(0.5) * x)
+    return below + x * jnp.exp(-0.5 * x**2) / math.sqrt(2 * math.pi)
+
+
 def _gelu_tanh_slope(x: Array) -> Array:
     squeezed = jnp.tanh(_TANH_SCALE * (x + 0.044715 * x**3))
     inner = _TANH_SCALE * (1 + 3 * 0.044715 * x**2)
@@ -59,8 +65,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
         lambda x: x * jax.nn.sigmoid(1.702 * x), _quick_gelu_slope
     ),
     "gelu": with_saved_derivative(
-        lambda x: jax.nn.gelu(x, approximate=False),
-        lambda x: jax.scipy.stats.norm.cdf(x) + x * jax.scipy.stats.norm.pdf(x),
+        lambda x: jax.nn.gelu(x, approximate=False), _gelu_slope
     ),
     "gelu_tanh": with_saved_derivative(
         lambda x: jax.nn.gelu(x, approximate=True), _gelu_tanh_slope

@@ -114,9 +114,8 @@ def without(variables):
     return {"params": variables["params"], "prompts": prompts}
 
 
-@pytest.mark.parametrize(
-    "family", ["eva02", pytest.param("clip", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["eva02", "clip"])
 def test_frames_that_are_all_alike_are_one_frame(family):
     """With the rotations and the attention's LayerNorm of EVA02 as well.
 

@@ -25,9 +25,13 @@ from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.methods import METHODS
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.shapes import added_shapes
+from vop_jax.model.trained import select, trained_mask
+from vop_jax.model.tree_paths import paths
 from vop_jax.optimization.alignment import similarity_of_frames
-from vop_jax.optimization.config import AlignmentConfig
+from vop_jax.optimization.config import AlignmentConfig, OptimizerConfig
 from vop_jax.optimization.losses import alignment_loss, contrastive_loss
+from vop_jax.optimization.optimizer import make_optimizer
+from vop_jax.optimization.train_step import initial_state, make_train_step, merge
 from vop_jax.training.config import check_config, default_values
 from vop_jax.training.preflight import check_fields
 
@@ -97,6 +101,28 @@ def test_features_loss_and_gradients(
     got, gradient = step_gradient(model, variables, batch, layout, **options)
     assert got == pytest.approx(float(want), rel=1e-5)
     assert_close(gradient, right)
+
+
+@pytest.mark.slow
+def test_a_step_changes_all_that_is_added_and_nothing_else():
+    config, variables, batch = aligned(SMALL, CONFIG, 2, (3, 9), (3, 5))
+    mask = trained_mask(variables, METHODS["discovla"].trained)
+    trainable, frozen = (select(variables, mask, trained=x) for x in (True, False))
+    optimizer = make_optimizer(OptimizerConfig(warmup=0), trainable, 10)
+    mesh = make_mesh(ONE, jax.devices()[:1])
+    model = DualEncoder(SMALL, config, renormalize_video=True)
+    step = jax.jit(make_train_step(model, optimizer, mesh, loss="alignment"))
+    state, metrics = step(initial_state(trainable, optimizer, 1e-3), frozen, batch)
+    assert np.isfinite(metrics["loss"])
+    after, chosen = paths(merge(state.trainable, frozen)), paths(mask)
+    assert {path for path in chosen if "/fusion/" in path} == {
+        f"prompts/{tower}/fusion/{name}.{kind}"
+        for tower in ("text", "vision")
+        for name in ("down", "up")
+        for kind in ("weight", "bias")
+    }
+    for path, before in paths(variables).items():
+        assert np.array_equal(before, after[path]) != chosen[path], path
 
 
 def test_captions_of_frames_see_each_other_and_no_padding():

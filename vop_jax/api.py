@@ -379,22 +379,20 @@ def _assemble(
     """Adds tuned parameters to a backbone whose weights are on the devices."""
     leaves = tuned.leaves if tuned else {}
     # A tower that was not loaded gets no tuned parameters either.
-    held = (None, *(x for x in TOWERS if x in params))
-    wanted = {k: x for k, x in leaves.items() if tower_of(k) in held}
+    wanted = {k: x for k, x in leaves.items() if tower_of(k) in (None, *params)}
     placed = put_tree(_mesh(), from_paths(wanted))
     flat = paths({"params": params}) | paths(placed)
     metadata = tuned.metadata if tuned else {}
     prompts = tuned.prompts if tuned else PromptConfig(num_frames=NUM_FRAMES)
-    size = backbone.size
     renormalize = bool(metadata.get("renormalize_video", False))
-    longest = prompts.caption_length(size.context_length)
+    longest = prompts.caption_length(backbone.size.context_length)
     made = backbone, leaves, prompts, compute.dtype
     return Model(
         backbone=backbone,
         params=params,
-        encoder=DualEncoder(size, prompts, compute, renormalize),
+        encoder=DualEncoder(backbone.size, prompts, compute, renormalize),
         variables=from_paths(flat),
-        tokenizer=load_tokenizer(backbone.folder, size, longest),
+        tokenizer=load_tokenizer(backbone.folder, backbone.size, longest),
         num_frames=prompts.num_frames,
         metadata=metadata,
         fingerprint=fingerprint_of(*made, renormalize=renormalize),

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,35 +70,28 @@ def test_it_finds_videos_untuned(clips):
 
 @pytest.fixture(scope="module")
 def trained(data_dir, tmp_path_factory):
-    """A run of a few epochs with the sigmoid loss on a small world, and the untuned."""
+    """A run of a few epochs with the sigmoid loss on a small world."""
     folder = RunFolder(tmp_path_factory.mktemp("siglip") / "run")
-    results = {}
-    for method, where in (
-        ("vop", folder),
-        ("zero_shot", RunFolder(f"{folder.path}_untuned")),
-    ):
-        chosen = config(
-            data_dir,
-            f"method={method},backbone={NAME}",
-            **{"loss": "sigmoid", "epochs": 12, "save_every": 100},
-        )
-        results[method] = run_job(chosen, where)
-    return folder, results
+    changes = {"loss": "sigmoid", "epochs": 12, "save_every": 100}
+    run_job(config(data_dir, f"backbone={NAME}", **changes), folder)
+    return folder
 
 
 @pytest.mark.slow
-def test_training_moves_it(trained):
-    folder, results = trained
-    losses = [x["loss"] for x in read_metrics(folder) if "loss" in x]
+def test_training_moves_it(trained, clips):
+    """Towards the 48 videos that it is shown; so few say nothing of others."""
+    losses = [x["loss"] for x in read_metrics(trained) if "loss" in x]
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
-    ranks = {name: found["t2v"]["MnR"] for name, found in results.items()}
-    assert ranks["vop"] < ranks["zero_shot"]
-    assert Path(folder.read_backbone()).name == NAME
+    texts = [clip.sentences[0] for clip in clips]
+    tuned, untuned = vop_jax.load(trained.path), vop_jax.load(NAME)
+    assert tuned.backbone.sha256 == untuned.backbone.sha256
+    moved = (tuned.encode_texts(texts) * untuned.encode_texts(texts)).sum(1)
+    assert moved.max() < 0.99
 
 
 @pytest.mark.slow
 def test_a_run_is_converted_indexed_and_queried(trained, clips, tmp_path, call):
-    run, texts = trained[0].path, [clip.sentences[0] for clip in clips]
+    run, texts = trained.path, [clip.sentences[0] for clip in clips]
     status, *_ = call(convert, f"--input={run}", f"--output={tmp_path / 'out'}")
     assert not status
     ours, again = (vop_jax.load(x) for x in (run, tmp_path / "out"))

@@ -1,4 +1,4 @@
-"""The smallest published size of each family, as its own library builds and writes it.
+"""The smallest published sizes of families, as their own libraries write them.
 
 The weights are random; sizes, names, heads and epsilons are those of the published
 models. The folder is converted and loaded as a downloaded one would be.
@@ -33,7 +33,6 @@ OPEN_CLIP = {
     "siglip_b16": ("ViT-B-16-SigLIP", HALF),
     "pe_core_t16_384": ("PE-Core-T-16-384", BILINEAR),
     "pe_core_s16_384": ("PE-Core-S-16-384", BILINEAR),
-    "pe_core_b16": ("PE-Core-B-16", BILINEAR),
     "eva02_b16": ("EVA02-B-16", {}),
 }
 # What open_clip's towers have other than the model that a size describes.
@@ -42,18 +41,15 @@ CHANGES = {
     "siglip_b16": {"vision": EXACT, "text": EXACT},
     "pe_core_t16_384": {"vision": BIASED},
     "pe_core_s16_384": {"vision": BIASED},
-    "pe_core_b16": {"vision": BIASED},
 }
 # Size -> transformers' class and what its default configuration of text lacks.
 TRANSFORMERS = {
     "vit_b32": ("CLIP", {"bos_token_id": 49406, "eos_token_id": 49407}),
     "siglip_b16": ("Siglip", {}),
-    "siglip2_b16": ("Siglip", {"vocab_size": 256_000}),
 }
 # What a folder that is no CLIP's needs; captions are given as ids.
 TOKENIZERS = {
     "siglip": lambda folder: small_tokenizers.WRITERS["siglip"](folder, 60),
-    "siglip2": lambda folder: small_tokenizers.siglip2(400).save_pretrained(folder),
 }
 
 

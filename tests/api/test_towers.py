@@ -40,7 +40,13 @@ def tuned_file(path, whole, method):
     return path
 
 
-@pytest.mark.parametrize("method", [None, *(x for x in METHODS if METHODS[x].trained)])
+QUICK = (None, "vop", "full", "dgl_transformer")
+TRAINED = [name for name, row in METHODS.items() if row.trained and name not in QUICK]
+
+
+@pytest.mark.parametrize(
+    "method", [*QUICK, *(pytest.param(x, marks=pytest.mark.slow) for x in TRAINED)]
+)
 def test_each_tower_embeds_as_both_do(whole, tmp_path, method):
     tuned = method and tuned_file(tmp_path / "tuned.safetensors", whole, method)
     both, video, text = (

@@ -128,6 +128,7 @@ SLOW = (
     "adapter_attn",
     "vop_c",
     "vop_fp",
+    "middle layers",
     "everything, middle layers",
     "all layers joint",
     "adapter_ffn",
@@ -149,7 +150,11 @@ CASES = [
         )
         for n, name in enumerate(CONFIGS)
     ],
-    pytest.param(LONG, "vop", 1, (3, 40, 77, 20), True, id="vop, 77 tokens"),
+    pytest.param(
+        *(LONG, "vop", 1, (3, 40, 77, 20), True),
+        id="vop, 77 tokens",
+        marks=pytest.mark.slow,
+    ),
     pytest.param(
         LONG, "vop_fc", 5, (4, 77), False, id="vop_fc, long", marks=pytest.mark.slow
     ),

@@ -98,10 +98,10 @@ def test_a_new_backbone_leaf_must_be_decided_about():
 
 @pytest.mark.parametrize(
     "name",
-    ["vop", "partial", "bias", "ivfusion"]
+    ["vop", "partial"]
     + [
         pytest.param(name, marks=pytest.mark.slow)
-        for name in ("dgl_linear", "dgl_transformer")
+        for name in ("bias", "ivfusion", "discovla", "dgl_linear", "dgl_transformer")
     ],
 )
 def test_only_the_trained_leaves_change(name):

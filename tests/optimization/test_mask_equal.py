@@ -293,6 +293,7 @@ def test_an_older_run_is_resumed_as_it_was_begun(tmp_path):
     assert as_begun(config, today) == config
 
 
+@pytest.mark.slow
 def test_the_plan_compiles_the_masked_step():
     values = default_values("vop", backbone="demo")
     values |= {"mask_equal": "videos_and_captions", "batch_size": 16}

@@ -104,7 +104,8 @@ def reference():
 @pytest.mark.parametrize(
     ("masked", "layout", "options"),
     [
-        (False, MeshConfig(data=2, fsdp=2), {}),
+        (False, MeshConfig(data=2), {}),
+        pytest.param(False, MeshConfig(data=2, fsdp=2), {}, marks=pytest.mark.slow),
         pytest.param(False, ONE, {"loss_chunk": 2}, marks=pytest.mark.slow),
         pytest.param(
             True, MeshConfig(data=2, fsdp=2), {"loss_chunk": 2}, marks=pytest.mark.slow

@@ -80,7 +80,7 @@ def assert_same(got, want):
     ("method", "layout", "remat", "options"),
     [
         ("vop", ONE, "none", {"micro_batch": 2, "loss_chunk": 2}),
-        ("vop", MeshConfig(data=4), "lean", {}),
+        slow("vop", MeshConfig(data=4), "lean", {}),
         ("vop", MeshConfig(data=2, fsdp=2), "none", {}),
         slow("dgl_linear", MeshConfig(data=2), "none", {}),
         slow("dgl_linear", MeshConfig(data=2, fsdp=2), "lean", {"micro_batch": 4}),

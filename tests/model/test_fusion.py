@@ -54,7 +54,7 @@ LOOPED, UNROLLED = (ComputeConfig(scan=x, remat="lean") for x in (True, False))
 @pytest.mark.parametrize(
     ("size", "name", "frames", "lengths", "layout", "compute", "options"),
     [
-        (SMALL, "ivfusion", 3, (3, 7, 12), ONE, LOOPED, {}),
+        (SMALL, "ivfusion", 2, (3, 12), ONE, LOOPED, {}),
         slow(SMALL, "ivfusion", 3, (3, 7, 12, 9), TWO, LOOPED, {}),
         slow(LONG, "ivfusion", 5, (77, 3, 40, 5), ONE, UNROLLED, {"micro_batch": 2}),
         slow(

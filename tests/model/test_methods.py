@@ -98,10 +98,17 @@ def test_a_new_backbone_leaf_must_be_decided_about():
 
 @pytest.mark.parametrize(
     "name",
-    ["vop", "partial"]
+    ["vop"]
     + [
         pytest.param(name, marks=pytest.mark.slow)
-        for name in ("bias", "ivfusion", "discovla", "dgl_linear", "dgl_transformer")
+        for name in (
+            "partial",
+            "bias",
+            "ivfusion",
+            "discovla",
+            "dgl_linear",
+            "dgl_transformer",
+        )
     ],
 )
 def test_only_the_trained_leaves_change(name):

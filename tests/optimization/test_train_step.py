@@ -123,6 +123,7 @@ def check_collectives(run, trainable, layout):
     assert (len(by_kind["all-gather"]) > 1) == (layout.fsdp > 1)
 
 
+@pytest.mark.slow
 def test_left_to_itself_the_compiler_sends_more():
     """Negative control: the same loss without `shard_map`."""
     variables, batch = problem("vop")

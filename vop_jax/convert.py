@@ -19,7 +19,7 @@ import argparse
 import re
 
 from data_pipelines.console.arguments import Parser, local_path
-from data_pipelines.console.errors import command
+from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.ranges import Range, number
 from data_pipelines.console.terminal import quiet_libraries
 from vop_jax.model.clip.families import HUB_NAMES
@@ -75,17 +75,24 @@ def main() -> int | None:
     for kind in ("videos", "texts"):
         parser.add_argument(
             f"--{kind}",
-            default=8,
             type=number(int, _BATCH),
-            help=f"how many {kind} a program of --to={STABLEHLO} takes",
+            help=f"how many {kind} a program of --to={STABLEHLO} takes (default: 8)",
         )
     flags = parser.parse_args()
     quiet_libraries()
+    # What a target does not use is a misunderstanding.
+    others = ("activation", "heads") if flags.to == STABLEHLO else ("videos", "texts")
+    for name in others:
+        if getattr(flags, name) != parser.get_default(name):
+            raise UserError(
+                f"--{name} has no effect with --to={flags.to}; leave it out"
+            )
     if flags.to == STABLEHLO:
         from vop_jax.api import load
         from vop_jax.sharing.exporting import export
 
-        export(load(flags.input), flags.output, flags.videos, flags.texts)
+        counts = flags.videos or 8, flags.texts or 8
+        export(load(flags.input), flags.output, *counts)
         return
     # Imported late, so that a typing mistake is answered without a wait.
     from vop_jax.weights.clip_export import convert

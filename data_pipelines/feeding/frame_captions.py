@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from data_pipelines.catalog.table import find_dataset
 from data_pipelines.console.errors import UserError
 from data_pipelines.decoding.sampling import uniform_indices
 from data_pipelines.feeding.split import Split
-from data_pipelines.files.json_files import read_described
+from data_pipelines.files.json_files import read_described, shown
 from data_pipelines.text.buckets import BUCKETS, bucket_length, caption_lengths
 
 # The value of `config.frame_captions` for a data set that can tell them itself.
@@ -33,7 +34,16 @@ def read_frame_captions(
         UserError: the data set cannot tell them, or the file cannot be read.
     """
     if source != EXACT:
-        return read_described(Path(source).expanduser(), dict[str, list[str]], _LARGEST)
+        path = Path(source).expanduser()
+        found = read_described(path, dict[str, object], _LARGEST)
+        # Not by the description: of a million mistakes the first is enough.
+        for video, own in found.items():
+            if not (isinstance(own, list) and all(isinstance(x, str) for x in own)):
+                raise UserError(
+                    f"{path}: what {shown(video)} has is no list of captions; give "
+                    "each video a list of strings, one for each frame"
+                )
+        return cast(Mapping[str, Sequence[str]], found)
     captions = find_dataset(dataset).frame_captions_of(
         lambda total: uniform_indices(total, count)
     )
@@ -51,6 +61,7 @@ def with_frame_captions(
     tokenize: Callable[[list[str]], np.ndarray],
     *,
     whole: bool = False,
+    source: str = "config.frame_captions",
 ) -> Split:
     """The split with the token ids of a caption for each of its stored frames.
 
@@ -59,6 +70,7 @@ def with_frame_captions(
         captions: of each video's frames, in their order.
         tokenize: captions to token ids.
         whole: whether the padding to the full context is kept.
+        source: names them in an error.
 
     Raises:
         UserError: a video has no captions, another number of them than frames, or an
@@ -72,8 +84,8 @@ def with_frame_captions(
             if own is not None and len(own) == count:
                 has = "an empty one"
             raise UserError(
-                f"config.frame_captions: video {video} has {has} for its {count} "
-                "frames; give each stored frame of each training video one caption"
+                f"{source}: video {video} has {has} for its {count} frames; give each "
+                "stored frame of each training video one caption"
             )
     flat = tokenize([x for video in split.video_ids for x in captions[video]])
     if not whole:

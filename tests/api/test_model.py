@@ -21,7 +21,8 @@ from vop_jax.model.shapes import added_shapes
 from vop_jax.model.tree_paths import paths
 from vop_jax.weights.backbone import load_backbone
 from vop_jax.weights.locate import BACKBONE
-from vop_jax.weights.tuned import load_tuned, metadata_of, save_tuned
+from vop_jax.weights.tuned import load_tuned, save_tuned
+from vop_jax.weights.tuned_metadata import metadata_of
 
 FRAMES = 3
 MORE = {

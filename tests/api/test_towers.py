@@ -13,7 +13,8 @@ from vop_jax.model.methods import METHODS, find_method
 from vop_jax.model.shapes import abstract_variables
 from vop_jax.model.trained import trained_mask
 from vop_jax.model.tree_paths import paths
-from vop_jax.weights.tuned import metadata_of, save_tuned
+from vop_jax.weights.tuned import save_tuned
+from vop_jax.weights.tuned_metadata import metadata_of
 
 TEXTS = ["a red circle moves up", "a"]
 FRAMES = np.random.default_rng(0).integers(0, 256, (2, 3, 48, 48, 3), np.uint8)

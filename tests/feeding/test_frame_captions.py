@@ -1,6 +1,7 @@
 """Captions of frames: where they come from, and how they reach a batch."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -103,6 +104,16 @@ def test_they_come_from_a_file(tmp_path, split):
         read_frame_captions(str(path), "custom", STORED)
     with pytest.raises(UserError, match=r"none\.json"):
         read_frame_captions(str(tmp_path / "none.json"), "custom", STORED)
+
+
+@pytest.mark.parametrize("mistakes", ['{"a": [' + "1," * 500_000 + "1]}", None])
+def test_a_million_mistakes_are_one(tmp_path, mistakes):
+    many = {f"v{i}": 1 for i in range(200_000)}
+    (path := tmp_path / "many.json").write_text(mistakes or json.dumps(many))
+    began = time.process_time()
+    with pytest.raises(UserError, match=r"many\.json: what .* has is no list of cap"):
+        read_frame_captions(str(path), "custom", STORED)
+    assert time.process_time() - began < 1.5
 
 
 def test_only_a_rendered_data_set_knows_them_itself():

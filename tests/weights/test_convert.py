@@ -15,6 +15,7 @@ import torch_clip
 from torch import nn
 
 import vop_jax
+import vop_jax.convert as command_line
 from data_pipelines.console.errors import UserError
 from vop_jax.api import load
 from vop_jax.weights.clip_export import convert
@@ -444,6 +445,26 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr == "error: /nowhere does not exist\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--videos=3"], "--videos has no effect with --to=huggingface"),
+        (["--to=openai", "--texts=8"], "--texts has no effect with --to=openai"),
+        (
+            ["--to=stablehlo", "--heads=1,1"],
+            "--heads has no effect with --to=stablehlo",
+        ),
+    ],
+)
+def test_a_flag_without_effect_is_one_line(monkeypatch, capsys, tmp_path, flags, says):
+    output = f"--output={tmp_path / 'out'}"
+    monkeypatch.setattr(sys, "argv", ["convert", "--input=demo", output, *flags])
+    with pytest.raises(SystemExit, match="2"):
+        command_line.main()
+    assert capsys.readouterr().err == f"error: {says}; leave it out\n"
     assert not list(tmp_path.iterdir())
 
 

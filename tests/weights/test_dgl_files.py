@@ -154,3 +154,14 @@ def test_other_formats_have_no_place_for_it(released, tmp_path):
     for target in ("openai", "modelscope"):
         with pytest.raises(UserError, match="use --to=huggingface"):
             convert(released["linear"][1], tmp_path / target, target)
+
+
+def test_more_frames_than_any_model_has_are_refused(state, tmp_path):
+    prompts = torch_dgl.random_prompts("transformer")
+    table = prompts["unified_prompt_embedding.weight"]
+    rows = prompts["visual.prompt_embeddings"].shape[1] * (2 + 4_097)
+    many = {"unified_prompt_embedding.weight": torch.zeros(rows, table.shape[1])}
+    torch.save(torch_dgl.checkpoint(state, prompts | many), tmp_path / "dgl.pth")
+    with pytest.raises(UserError, match=r"dgl\.pth: its metadata.*at most 4096"):
+        convert(tmp_path / "dgl.pth", tmp_path / "out", "huggingface")
+    assert not (tmp_path / "out").exists()

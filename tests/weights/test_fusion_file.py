@@ -17,7 +17,8 @@ from vop_jax.model.shapes import added_shapes
 from vop_jax.weights.backbone import load_backbone
 from vop_jax.weights.clip_export import convert
 from vop_jax.weights.locate import BACKBONE
-from vop_jax.weights.tuned import load_tuned, metadata_of, read_tuned, save_tuned
+from vop_jax.weights.tuned import load_tuned, read_tuned, save_tuned
+from vop_jax.weights.tuned_metadata import metadata_of
 
 SIZE, FRAMES = SIZES["demo"], 3
 LORA = {f"lora.{tower}.{x}" for tower in ("vision", "text") for x in "AB"}

@@ -14,7 +14,8 @@ from vop_jax.model.shapes import added_shapes
 from vop_jax.weights.backbone import load_backbone, save_backbone
 from vop_jax.weights.clip_export import convert
 from vop_jax.weights.locate import BACKBONE
-from vop_jax.weights.tuned import metadata_of, read_tuned, save_tuned
+from vop_jax.weights.tuned import read_tuned, save_tuned
+from vop_jax.weights.tuned_metadata import metadata_of
 
 FRAMES = 3
 CONFIGS = {

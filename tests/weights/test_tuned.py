@@ -2,6 +2,7 @@
 
 import json
 import time
+import tracemalloc
 import typing
 
 import numpy as np
@@ -13,7 +14,8 @@ from vop_jax.model.clip.families import SIZES
 from vop_jax.model.prompts.config import LORA_PARTS
 from vop_jax.model.prompts.sources import ROLES
 from vop_jax.model.prompts.text_layout import TEXT_LAYOUTS
-from vop_jax.weights.tuned import Metadata, load_tuned, save_tuned
+from vop_jax.weights.tuned import load_tuned, save_tuned
+from vop_jax.weights.tuned_metadata import Metadata
 
 SIZE = SIZES["demo"]
 PATHS = ["prompts/text/prompts/text_prompts", "prompts/vision/prompts/video_prompts"]
@@ -198,3 +200,42 @@ def test_prompts_leave_a_place_for_the_caption(tmp_path):
             continue
         with pytest.raises(UserError, match="no place for a caption"):
             load_tuned(path, SIZE, None)
+
+
+def test_an_empty_tensor_of_any_length_takes_no_memory(tmp_path):
+    path = tmp_path / "tuned.safetensors"
+    text = json.dumps({"format": 1, **METADATA, "text_layout": "modelscope"})
+    empty = {"text_prompts": np.zeros((3, 10**7, 0), np.float32)}
+    safetensors.numpy.save_file(empty, path, metadata={"vop_jax": text})
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"tuned\.safetensors: text_prompts has shape"):
+        load_tuned(path, SIZE, None)
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "says"),
+    [
+        # Two tokens would be added to one class token.
+        (
+            {"context.fc.weight": (128, 64)},
+            {"method": "vop_c", "cmm_role": "update_cls"},
+            "cmm_role=update_cls adds one token",
+        ),
+        (
+            {"text_prompts": (3, 4, 64)},
+            {"text_layout": "modelscope", "first_layer": 2},
+            "text_layout=modelscope has prompts in every layer",
+        ),
+    ],
+)
+def test_parts_that_do_not_go_together_are_one_line(tmp_path, tensors, metadata, says):
+    path = tmp_path / "tuned.safetensors"
+    text = json.dumps({"format": 1, **METADATA, **metadata})
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in tensors.items()}
+    safetensors.numpy.save_file(arrays, path, metadata={"vop_jax": text})
+    with pytest.raises(UserError, match=says) as raised:
+        load_tuned(path, SIZE, None)
+    assert str(raised.value).startswith(f"{path}: its parts do not go together")
+    assert str(raised.value).endswith("export it again")

@@ -127,3 +127,9 @@ def test_a_shared_model_is_converted(folder, tmp_path):
     changed(folder, "tuned", sha256="0" * 64)
     with pytest.raises(UserError, match="fetch or save it again"):
         convert(folder, tmp_path / "again", "huggingface")
+
+
+def test_a_backbone_that_comes_with_the_project_has_no_revision(folder):
+    changed(folder, "backbone", revision=COMMIT)
+    with pytest.raises(UserError, match=r"config\.json: backbone\.name is"):
+        vop_jax.load(folder)

@@ -12,7 +12,8 @@ from data_pipelines.console.errors import UserError
 from vop_jax.model.clip.families import SIZES
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.shapes import added_shapes
-from vop_jax.weights.tuned import load_tuned, metadata_of, save_tuned
+from vop_jax.weights.tuned import load_tuned, save_tuned
+from vop_jax.weights.tuned_metadata import metadata_of
 
 SIZE = SIZES["demo"]
 LINEAR = PromptConfig(global_length=4, num_frames=8)

@@ -19,7 +19,8 @@ from vop_jax.training.loop import train
 from vop_jax.training.report import examples, write_report
 from vop_jax.training.run import Run, assemble
 from vop_jax.training.scores import Scores
-from vop_jax.weights.tuned import metadata_of, save_tuned
+from vop_jax.weights.tuned import save_tuned
+from vop_jax.weights.tuned_metadata import metadata_of
 
 
 class _Clock:

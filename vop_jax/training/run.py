@@ -11,6 +11,7 @@ from data_pipelines.catalog.table import find_dataset
 from data_pipelines.console.terminal import say, table
 from data_pipelines.feeding.feed import TrainFeed
 from data_pipelines.feeding.frame_captions import (
+    EXACT,
     read_frame_captions,
     with_frame_captions,
     without_frame_captions,
@@ -211,6 +212,9 @@ def assemble(config: RunConfig, folder: RunFolder, shared: Run | None = None) ->
         check_devices(config, mesh.size)
     if shared is None:
         _check_sizes(config, mesh.size)
+    # A mistake in the file is told before videos are prepared.
+    if config.frame_captions not in ("", EXACT):
+        read_frame_captions(config.frame_captions, config.dataset, config.num_frames)
     # The backbone, the model and the data.
     backbone = shared.backbone if shared else load_backbone(config.backbone_folder)
     model = build_model(config, backbone)
@@ -272,7 +276,11 @@ def _with_frame_captions(config: RunConfig, backbone: Backbone, data: Data) -> D
     )
     length = config.prompts.caption_length(size.context_length)
     tokenize = load_tokenizer(backbone.folder, size, length)
-    described = with_frame_captions(train, found, tokenize, whole=size.full_captions)
+    described = with_frame_captions(
+        *(train, found, tokenize),
+        whole=size.full_captions,
+        source=f"config.frame_captions={config.frame_captions}",
+    )
     return data._replace(splits={**data.splits, "train": described})
 
 

@@ -24,18 +24,13 @@ from vop_jax.weights.preprocessing import HUGGING_FACE, OPEN_CLIP, stated_frames
 from vop_jax.weights.records import is_wrapped
 from vop_jax.weights.special_tokens import caption_ends, kind_of_tokenizer
 from vop_jax.weights.tensors import Tensor, Weights, open_weights, tensor_of
-from vop_jax.weights.tuned import (
-    load_tuned,
-    metadata_of,
-    prompt_config,
-    read_tuned,
-    take_prompts,
-)
+from vop_jax.weights.tuned import load_tuned, prompt_config, read_tuned, take_prompts
 from vop_jax.weights.tuned_config import (
     backbone_folder,
     check_tuned_file,
     read_tuned_config,
 )
+from vop_jax.weights.tuned_metadata import metadata_of
 
 # F of the released models that do not say it.
 _FRAMES = 12
@@ -133,7 +128,8 @@ def open_clip_source(
     if added:
         metadata = _METADATA[model.format](size, added)
         shapes = {name: x.shape for name, x in added.items()}
-        take_prompts(dict(added), size, prompt_config(shapes, metadata, size), where)
+        prompts = prompt_config(shapes, metadata, size, where)
+        take_prompts(dict(added), size, prompts, where)
     elif os.path.lexists(tuned_file):
         named, metadata = read_tuned(tuned_file)
         # Everything in it is held against the CLIP, and nothing is left over.

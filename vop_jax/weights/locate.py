@@ -54,7 +54,9 @@ def find_folder(
     found = None if local else parse(HUB_NAMES.get(str(name), str(name)))
     for what, given in (("revision", revision), ("subfolder", subfolder)):
         if found is None and given is not None:
-            kind = "is a path of this machine" if local else "is not a name on the hub"
+            kind = "is not a name on the hub"
+            if local:
+                kind = "is here" if exists else "comes with the project"
             raise UserError(
                 f"{what}={given!r} belongs to a model on the hub, but {name} {kind}"
             )

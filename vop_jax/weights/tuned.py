@@ -5,17 +5,15 @@ import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
-from annotated_types import Ge, Le
 from etils import epath
 from flax import traverse_util
-from typing_extensions import TypedDict
 
 from data_pipelines.console.errors import UserError
-from data_pipelines.files.json_files import Matches, described, parse_json, shown
+from data_pipelines.files.json_files import described, shown
 from vop_jax.model.clip.param_shapes import param_shapes
 from vop_jax.model.clip.sizes import TOWERS, ClipSize
 from vop_jax.model.prompts.config import PromptConfig
@@ -26,8 +24,8 @@ from vop_jax.weights.backbone import check_scale
 from vop_jax.weights.backbone_records import RECORDS, layer_count
 from vop_jax.weights.records import targets_of, to_names, to_tree
 from vop_jax.weights.tensors import open_safetensors, tensor_of
+from vop_jax.weights.tuned_metadata import FORMAT, Metadata, checked_metadata
 
-FORMAT = 1
 # Field of `PromptConfig` -> the tensor that says that it is used.
 _TENSORS = {"global_length": "global_prompts", "fusion_layers": "fusion.down.weight"}
 _LORA = ("lora.vision.A", "lora.text.A")
@@ -52,38 +50,6 @@ class Tuned(NamedTuple):
     leaves: dict[str, np.ndarray]
     metadata: dict[str, Any]
     prompts: PromptConfig
-
-
-def metadata_of(
-    method: str,
-    prompts: PromptConfig,
-    layers: int,
-    backbone_sha256: str | None,
-    *,
-    renormalize_video: bool = False,
-) -> dict[str, Any]:
-    """The metadata of a model's file.
-
-    Args:
-        method: a row of the method table.
-        prompts: the prompt configuration.
-        layers: number of layers of the vision tower.
-        backbone_sha256: of the backbone; None fits any.
-        renormalize_video: see `DualEncoder`.
-    """
-    unusual = {
-        "first_layer": (prompts.first_layer, 1),
-        "cmm_role": (prompts.cmm_role, "prompts"),
-        "lora_parts": (prompts.lora_parts, PromptConfig.lora_parts),
-        "renormalize_video": (renormalize_video, False),
-    }
-    return {
-        "method": method,
-        "num_frames": prompts.num_frames,
-        "split_layer": prompts.split(layers),
-        "text_layout": prompts.text_layout,
-        "backbone_sha256": backbone_sha256,
-    } | {key: value for key, (value, usual) in unusual.items() if value != usual}
 
 
 def prompt_name(path: str) -> str:
@@ -167,9 +133,8 @@ def load_tuned(path: Path, size: ClipSize, backbone_sha256: str | None) -> Tuned
             "or pass any_backbone=True to load it all the same"
         )
     _check_layers(metadata, size, str(path))
-    prompts = prompt_config(
-        {name: value.shape for name, value in named.items()}, metadata, size
-    )
+    shapes = {name: value.shape for name, value in named.items()}
+    prompts = prompt_config(shapes, metadata, size, str(path))
     leaves = take_prompts(named, size, prompts, str(path))
     if named:
         count = layer_count(size)
@@ -212,7 +177,10 @@ def take_prompts(
 
 
 def prompt_config(
-    shapes: Mapping[str, tuple[int, ...]], metadata: dict[str, Any], size: ClipSize
+    shapes: Mapping[str, tuple[int, ...]],
+    metadata: dict[str, Any],
+    size: ClipSize,
+    where: str,
 ) -> PromptConfig:
     """Infers the prompt configuration from a file's names, shapes and metadata.
 
@@ -220,7 +188,31 @@ def prompt_config(
         shapes: of all tensors of the file, by name.
         metadata: see `Tuned`.
         size: of the backbone.
+        where: names the file in an error.
+
+    Raises:
+        UserError: a part of the file cannot be, does not go with another, or does not
+            fit the backbone.
     """
+    described({"format": FORMAT, **metadata}, Metadata, f"{where}: its metadata")
+    try:
+        prompts = _inferred(shapes, metadata, size)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    try:
+        prompts.check()
+    except UserError as error:
+        raise UserError(
+            f"{where}: its parts do not go together, as little as in a configuration "
+            f"({error}); export it again"
+        ) from None
+    return prompts
+
+
+def _inferred(
+    shapes: Mapping[str, tuple[int, ...]], metadata: dict[str, Any], size: ClipSize
+) -> PromptConfig:
+    """The configuration, before its parts are held against each other."""
 
     def axis(name: str, axis: int) -> int:
         if name not in shapes:
@@ -235,9 +227,9 @@ def prompt_config(
     for name in adapters:
         if not _ADAPTER.match(name):
             raise UserError(f"{shown(name, repr)} is not an adapter; export it again")
-    slots = prompt_slots(
-        metadata["text_layout"], axis("text_prompts", -2), size.context_length
-    )
+    # An empty tensor may state any number of prompts.
+    length = min(axis("text_prompts", -2), size.context_length)
+    slots = prompt_slots(metadata["text_layout"], length, size.context_length)
     if slots and size.full_captions:
         raise UserError(
             f"text_prompts are laid out as {metadata['text_layout']}, but this "
@@ -274,8 +266,8 @@ def prompt_config(
     last = max((ends[name] for name in spans if name in shapes), default=0)
     lstm = "context.lstm.weight_ih_l0"
     carried = axis("global_prompts", 0)
-    # Beside global prompts there are no joint layers to be told from the others.
-    every = carried and split == size.vision.layers
+    # Beside these there are no joint layers to be told from the others.
+    every = (carried or fused) and split == size.vision.layers
     cmm = "bilstm" if f"{lstm}_reverse" in shapes else "lstm"
     prompts = PromptConfig(
         text_length=axis("text_prompts", -2),
@@ -309,8 +301,6 @@ def prompt_config(
             f"{_TENSORS[field]} has shape {list(shapes[_TENSORS[field]])}, but "
             f"{reason}; use the backbone it was trained on"
         )
-    if carried:
-        prompts.check()
     return prompts
 
 
@@ -350,39 +340,5 @@ def read_tuned(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise UserError(f"{path} is missing")
     with ExitStack() as stack:
         tensors, stated = open_safetensors(path, stack)
-        metadata = _checked(path, stated.get("vop_jax"))
+        metadata = checked_metadata(path, stated.get("vop_jax"))
         return {name: tensor.read() for name, tensor in tensors.items()}, metadata
-
-
-_Layer = Annotated[int, Ge(0), Le(1_024)]
-
-
-class Metadata(TypedDict):
-    """The JSON under the key `vop_jax` of a file's metadata."""
-
-    format: int
-    method: Annotated[str, Matches("^[A-Za-z0-9_]{1,100}$")]
-    num_frames: Annotated[int, Ge(1), Le(4_096)]
-    split_layer: _Layer
-    text_layout: Literal["prefix", "modelscope"]
-    backbone_sha256: Annotated[str, Matches("^[0-9a-f]{64}$")] | None
-    first_layer: NotRequired[Annotated[int, Ge(1), Le(1_024)]]
-    cmm_role: NotRequired[Literal["prompts", "update_cls"]]
-    lora_parts: NotRequired[Literal["qkv", "q", "k", "v", "qk", "qv", "kv"]]
-    renormalize_video: NotRequired[bool]
-
-
-def _checked(path: Path, text: str | None) -> dict[str, Any]:
-    """The JSON under the key `vop_jax` of a file's metadata."""
-    if text is None:
-        raise UserError(
-            f"{path} was not written by vop_jax (no such key in its metadata)"
-        )
-    where = f"{path}: its vop_jax metadata"
-    values = described(parse_json(text, where), dict, where)
-    version = values.get("format")
-    if version != FORMAT:
-        raise UserError(
-            f"{path} has format {shown(version)}; this version reads {FORMAT}"
-        )
-    return {**described(values, Metadata, where)}

@@ -89,7 +89,7 @@ def read_tuned_config(folder: Path) -> TunedConfig | None:
     backbone = config["backbone"]
     name, pinned = backbone["name"], "revision" in backbone
     here = (HERE, *EMBEDDED)
-    if name not in here and not (is_repository(name) and pinned):
+    if pinned != is_repository(name) or (not pinned and name not in here):
         raise UserError(
             f"{path}: backbone.name is {shown(name)}; it is owner/name of the Hugging "
             f"Face hub with its revision, or one of {', '.join(map(shown, here))}"

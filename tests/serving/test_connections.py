@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from colour_model import ColourModel
 from moment_index import Moment, MomentIndex, colour_tokenizer, empty_answers
-from search_servers import ask, serving, small_index, together
+from search_servers import ask, serving, together
 
 from data_pipelines.console.errors import UserError
 from vop_jax.serving import connections, service
@@ -24,14 +24,6 @@ from vop_jax.serving.server import SearchServer
 from vop_jax.serving.slots import BusyError, Slots
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("videos")
-    cache = tmp_path_factory.mktemp("cache")
-    with serving(small_index(folder), cache) as server:
-        yield server
 
 
 def test_too_many_at_once_are_told_to_come_back(tmp_path, monkeypatch):

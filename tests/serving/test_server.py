@@ -9,20 +9,12 @@ from pathlib import Path
 
 import pytest
 from moment_index import Moment, MomentIndex, colour_tokenizer
-from search_servers import HOSTILE, ask, serving, small_index, together
+from search_servers import HOSTILE, ask, serving, together
 
 from vop_jax.index.answers import Query
 from vop_jax.serving import service
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("videos")
-    cache = tmp_path_factory.mktemp("cache")
-    with serving(small_index(folder), cache) as server:
-        yield server
 
 
 def page(server, path):

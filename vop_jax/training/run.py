@@ -1,6 +1,7 @@
 """A run's model, data, trained and frozen parameters, and folder."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -213,13 +214,15 @@ def assemble(config: RunConfig, folder: RunFolder, shared: Run | None = None) ->
     if shared is None:
         _check_sizes(config, mesh.size)
     # A mistake in the file is told before videos are prepared.
+    captions = None
     if config.frame_captions not in ("", EXACT):
-        read_frame_captions(config.frame_captions, config.dataset, config.num_frames)
+        where = config.frame_captions, config.dataset
+        captions = read_frame_captions(*where, config.num_frames)
     # The backbone, the model and the data.
     backbone = shared.backbone if shared else load_backbone(config.backbone_folder)
     model = build_model(config, backbone)
     data = shared.data if shared else _load_data(config, backbone)
-    data = _with_frame_captions(config, backbone, data)
+    data = _with_frame_captions(config, backbone, data, captions)
     if config.row.trained:
         check_train(config, mesh.size, data)
     # The variables, divided into what trains and what does not.
@@ -261,23 +264,29 @@ def _check_sizes(config: RunConfig, devices: int) -> None:
     check_sizes(config, devices, sizes, held_out)
 
 
-def _with_frame_captions(config: RunConfig, backbone: Backbone, data: Data) -> Data:
+def _with_frame_captions(
+    config: RunConfig,
+    backbone: Backbone,
+    data: Data,
+    captions: Mapping[str, Sequence[str]] | None,
+) -> Data:
     """The data with captions of the training frames, if the loss reads them.
 
-    Data that another run has read may hold some.
+    Data that another run has read may hold some. Captions of a file are given; those
+    that a data set tells belong to the frames that are stored.
     """
     size, train = backbone.size, data.splits["train"]
     if not config.frame_captions:
         return data._replace(
             splits={**data.splits, "train": without_frame_captions(train)}
         )
-    found = read_frame_captions(
-        config.frame_captions, config.dataset, train.frames.count
-    )
+    if captions is None:
+        where = config.frame_captions, config.dataset
+        captions = read_frame_captions(*where, train.frames.count)
     length = config.prompts.caption_length(size.context_length)
     tokenize = load_tokenizer(backbone.folder, size, length)
     described = with_frame_captions(
-        *(train, found, tokenize),
+        *(train, captions, tokenize),
         whole=size.full_captions,
         source=f"config.frame_captions={config.frame_captions}",
     )

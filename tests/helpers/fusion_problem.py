@@ -5,34 +5,16 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from small_sizes import long, small
 
 from vop_jax.devices.mesh import make_mesh, put_batch, put_tree
-from vop_jax.model.clip.sizes import ClipSize, TextSize, VisionSize
 from vop_jax.model.methods import METHODS
 from vop_jax.model.shapes import abstract_variables
 from vop_jax.model.trained import select, trained_mask
 from vop_jax.optimization.train_step import make_loss_and_gradient
 
-SMALL = ClipSize(
-    vision=VisionSize(32, 3, 2, 96),
-    text=TextSize(24, 2, 3, 48, activation="gelu"),
-    image_size=24,
-    patch_size=8,
-    vocabulary=60,
-    context_length=30,
-    embedding=20,
-    eos_id=59,
-)
-LONG = ClipSize(
-    vision=VisionSize(48, 5, 3, 64),
-    text=TextSize(32, 3, 2, 64),
-    image_size=16,
-    patch_size=8,
-    vocabulary=40,
-    context_length=77,
-    embedding=16,
-    eos_id=39,
-)
+SMALL = small(3, 2)
+LONG = long(5, 3)
 
 
 def random_ids(size, lengths, rng):

@@ -5,33 +5,15 @@ import jax.numpy as jnp
 import naive
 import numpy as np
 import pytest
+from small_sizes import long, small
 
-from vop_jax.model.clip.sizes import ClipSize, TextSize, VisionSize
 from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.optimization.losses import contrastive_loss
 
-SMALL = ClipSize(
-    vision=VisionSize(32, 4, 2, 96),
-    text=TextSize(24, 3, 3, 48, activation="gelu"),
-    image_size=24,
-    patch_size=8,
-    vocabulary=60,
-    context_length=30,
-    embedding=20,
-    eos_id=59,
-)
-LONG = ClipSize(
-    vision=VisionSize(48, 3, 3, 64),
-    text=TextSize(32, 2, 2, 64),
-    image_size=16,
-    patch_size=8,
-    vocabulary=40,
-    context_length=77,
-    embedding=16,
-    eos_id=39,
-)
+SMALL = small(4, 3)
+LONG = long(3, 2)
 CONFIGS = {
     "clip": PromptConfig(),
     "vop": PromptConfig(text_length=8, video_length=8),

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from programs import equations
 from small_families import FAMILIES
+from small_sizes import long, small
 
 from data_pipelines.console.errors import UserError
 from vop_jax.devices.flops import count_flops
 from vop_jax.model.clip.families import SIZES
-from vop_jax.model.clip.sizes import ClipSize, TextSize, VisionSize
 from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.methods import METHODS
@@ -28,27 +28,9 @@ from vop_jax.optimization.optimizer import make_optimizer
 from vop_jax.training.config import check_config, default_values
 from vop_jax.training.preflight import check_backbone
 
-SMALL = ClipSize(
-    vision=VisionSize(32, 4, 2, 96),
-    text=TextSize(24, 3, 3, 48, activation="gelu"),
-    image_size=24,
-    patch_size=8,
-    vocabulary=60,
-    context_length=30,
-    embedding=20,
-    eos_id=59,
-)
+SMALL = small(4, 3)
 # Its text tower is the deeper one.
-LONG = ClipSize(
-    vision=VisionSize(48, 2, 3, 64),
-    text=TextSize(32, 3, 2, 64),
-    image_size=16,
-    patch_size=8,
-    vocabulary=40,
-    context_length=77,
-    embedding=16,
-    eos_id=39,
-)
+LONG = long(2, 3)
 LINEAR = PromptConfig(global_length=4)
 TRANSFORMER = PromptConfig(global_length=4, latent="transformer")
 CONFIGS = {

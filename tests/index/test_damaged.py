@@ -1,6 +1,7 @@
 """Damaged stores: never a false answer, and one line that says what is wrong."""
 
 import random
+import re
 import shutil
 
 import numpy as np
@@ -16,29 +17,59 @@ QUERIES = ["red", "green", "blue"]
 
 
 def answers(folder):
-    """Video, times and similarity of every hit; what was left out."""
+    """Of every query the hits as (similarity, videos), by times; what is left out."""
     with folder.open() as index:
         found = index.search(ColourModel(), QUERIES, top=100)
         hits = [
-            {(x.video, x.start, x.end): x.similarity for x in answer.hits}
+            {
+                (x.video, x.start, x.end): (x.similarity, (x.video, *x.copies))
+                for x in answer.hits
+            }
             for answer in found.answers
         ]
-        named = {copy for a in found.answers for x in a.hits for copy in x.copies}
-        return hits, named, found.refused
+        return hits, found.refused
+
+
+def similarities(folder):
+    """Of every query the similarity of each video, computed without a search."""
+    with folder.open() as index:
+        view = index._source.view()
+        vectors, _ = view.take(view.first[:-1])
+        found = ColourModel().encode_texts(QUERIES) @ vectors.T
+        paths = [[row.path for row in rows] for rows in view.videos]
+    return [
+        {path: x for x, own in zip(row, paths, strict=True) for path in own}
+        for row in found
+    ]
+
+
+# How often a file of each kind is damaged, by the end of its name: data files hold all
+# that answers are made of, of the others only the newest are read.
+KINDS = {".lance": 5, ".manifest": 3, ".npz": 2, ".txn": 1, ".json": 1}
+
+
+def files_of(folder):
+    """The files of the store by kind, in an order that random names do not change."""
+    files = [x for x in folder.index.rglob("*") if x.is_file()]
+    files.sort(key=lambda x: (x.parent, x.stat().st_mtime_ns, x.stat().st_size))
+    found = {kind: [x for x in files if x.suffix == kind] for kind in KINDS}
+    assert sum(map(len, found.values())) == len(files)
+    assert found[".npz"] == [folder.index / "snapshot.npz"]
+    return found
 
 
 def damages(folder, rng):
     """Files of the store, each damaged in some way; undone afterwards."""
-    files = sorted(x for x in folder.index.rglob("*") if x.is_file())
-    assert folder.index / "snapshot.npz" in files
+    files = files_of(folder)
     while True:
-        file = rng.choice(files)
-        whole = file.read_bytes()
+        (role,) = rng.choices(list(KINDS), list(KINDS.values()))
+        file, at = rng.choice(files[role]), rng.random()
         kind = rng.choice(["flip", "flip", "flip", "zeros", "cut", "gone"])
-        data = bytearray(whole)
-        place = rng.randrange(max(1, len(data)))
+        bit = 1 << rng.randrange(8)
+        whole = file.read_bytes()
+        data, place = bytearray(whole), int(at * len(whole))
         if kind == "flip" and data:
-            data[place] ^= 1 << rng.randrange(8)
+            data[place] ^= bit
         elif kind == "zeros":
             data[place : place + 64] = bytes(len(data[place : place + 64]))
         elif kind == "cut":
@@ -57,16 +88,17 @@ def check_damaged(folder, count, seed):
     # A second commit, so that an older version exists as well.
     (folder.videos / "red0.mp4").rename(folder.videos / "moved.mp4")
     folder.update()
-    right, copies, refused = answers(folder)
+    right, refused = answers(folder)
     assert not refused
+    known = similarities(folder)
     rng = random.Random(seed)
     told = 0
     copy, aside = folder.index / "snapshot.npz", folder.index.with_name("aside")
     for _, what in zip(range(count), damages(folder, rng), strict=False):
-        if rng.random() < 0.5:
+        if rng.random() < 0.5 and copy.exists():
             copy.rename(aside)
         try:
-            hits, _, refused = answers(folder)
+            hits, refused = answers(folder)
         except UserError as error:
             told += 1
             lines = str(error).splitlines()
@@ -77,25 +109,40 @@ def check_damaged(folder, count, seed):
             if aside.exists():
                 aside.rename(copy)
         told += bool(refused)
-        for found, wanted in zip(hits, right, strict=True):
-            known = {x[0] for x in wanted} | copies
-            assert all(key[0] in known for key in found), what
-            for key, similarity in found.items():
-                if key in wanted:
-                    assert similarity == pytest.approx(wanted[key], abs=1e-6), what
+        for found, wanted, true in zip(hits, right, known, strict=True):
+            # Films that are nearly equal are one hit, as similar as the best of them.
+            for similarity, videos in found.values():
+                best = max(true[video] for video in videos)
+                assert similarity == pytest.approx(best, abs=1e-6), what
             assert refused or set(found) == set(wanted), (what, found, wanted)
     return told
 
 
-def test_a_damaged_store_gives_no_false_answer(folder):
-    assert check_damaged(folder, 30, seed=0) > 0
+def test_a_damaged_store_gives_no_false_answer(folder, capfd):
+    assert check_damaged(folder, 30, seed=2) > 4
+    assert not re.search("panicked|WARN", capfd.readouterr().err)
 
 
 @pytest.mark.slow
-def test_two_hundred_damages_give_no_false_answer(folder):
-    # Which bytes are hit depends on the store's names, which are random: about 30 of
-    # these damages are noticed.
-    assert check_damaged(folder, 220, seed=1) > 5
+def test_two_hundred_damages_give_no_false_answer(folder, capfd):
+    assert check_damaged(folder, 220, seed=1) > 20
+    assert not re.search("panicked|WARN", capfd.readouterr().err)
+
+
+def test_a_panic_of_the_library_is_one_line(folder, capfd):
+    """An unknown type of a column, of which LanceDB's own code says that it panics."""
+    folder.update()
+    (folder.index / "snapshot.npz").unlink()
+    manifests = list(folder.index.glob("videos.lance/_versions/*.manifest"))
+    assert manifests
+    for file in manifests:
+        whole = file.read_bytes()
+        assert b"string" in whole
+        file.write_bytes(whole.replace(b"string", b"stsing"))
+    capfd.readouterr()
+    with pytest.raises(UserError, match=r"cannot be used .*panicked.* index again$"):
+        folder.search("red")
+    assert capfd.readouterr().err == ""
 
 
 def vector(*values):

@@ -40,6 +40,9 @@ _CONFLICT = re.compile(
     r"conflict|concurrent|already exists|contention|preconditi|retryable", re.I
 )
 _TRIES = 30
+# What LanceDB logs unless LANCEDB_LOG says otherwise: without what it says of damage in
+# the history of a table, which no answer depends on.
+_LOG = "warn,lance::dataset=error"
 # Seconds after which another look at an object store's versions is worth its time.
 _REMOTE_LOOK = 5.0
 # Bytes that a commit takes beside its rows, and how much larger rows may be on disk.
@@ -62,6 +65,7 @@ class Store:
         self._tables: dict[str, Any] = {}
         self._looked, self._seen = -1e9, ()
         with self.errors():
+            os.environ.setdefault("LANCEDB_LOG", _LOG)
             import lancedb
 
             # LanceDB creates the folder; without tables it is removed again.

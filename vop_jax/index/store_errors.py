@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
+from vop_jax.index.panics import no_reports
 from vop_jax.runtime.files import is_full
 
 _LONGEST = 300
@@ -61,7 +62,8 @@ def reading(place: Path | str) -> Iterator[None]:
         place: of the store.
     """
     try:
-        yield
+        with no_reports():
+            yield
     except (UserError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     # LanceDB raises `RuntimeError`, `OSError` or `ValueError`, and a Rust panic, which

@@ -1,0 +1,125 @@
+"""Nothing but reports of LanceDB's panics is kept from standard error."""
+
+import os
+import threading
+import time
+
+import pytest
+
+from data_pipelines.console.errors import UserError
+from vop_jax.index.panics import Filter, no_reports
+from vop_jax.index.store_errors import reading
+
+WORKER = b"\nthread 'lancedb-tokio-worker' (41) panicked at /a/field.rs:193:42:\n"
+NOTES = (
+    b"note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n",
+    b"stack backtrace:\n",
+    b"note: Some details are omitted, run with `RUST_BACKTRACE=full` for more.\n",
+)
+# A report that is longer than Rust's buffer.
+PIECES = (
+    *(b"\nthread '", b"lance-cpu", b"' (", b"41", b") panicked at ", b"/a/field.rs"),
+    *(b":", b"193", b":", b"42", b":\n", b"range end\nindex 12" * 40, b"\n"),
+)
+
+
+def shown(*writes):
+    kept = Filter()
+    return b"".join(map(kept.shown, writes))
+
+
+@pytest.mark.parametrize(
+    "report",
+    [(WORKER + b"range end\n index 12\n",), *((note,) for note in NOTES), PIECES],
+)
+def test_a_report_is_not_shown(report):
+    assert shown(b"before\n", *report, b"\n", b"behind", b"\n") == (
+        b"before\n\nbehind\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "writes",
+    [
+        (b"a line\n", b"a part", b"\r", b"\n"),
+        (b"note: a backtrace\n", b"it panicked at /a/field.rs:193:42:\n"),
+        # Of other libraries.
+        (WORKER.replace(b"lancedb-", b"") + b"range end\n",),
+        (b"\nthread '", b"main", b"' (", b"41", b") panicked at ", b"a.rs:1", b"\n"),
+        (b"", b"x" * 4096),
+    ],
+)
+def test_all_else_is_shown(writes):
+    assert shown(*writes) == b"".join(writes)
+
+
+def test_lines_between_the_pieces_of_a_report_are_shown():
+    for at in range(2, len(PIECES)):
+        assert shown(*PIECES[:at], b"a line\n", *PIECES[at:]) == b"a line\n"
+
+
+def test_threads_lose_no_line_and_keep_their_order(capfd):
+    """Each enters and leaves at its own times, and writes inside and outside."""
+    big = "x" * 20_000
+
+    def write(number):
+        for i in range(60):
+            with no_reports():
+                os.write(2, f"{number} {i} in\n".encode())
+                os.write(2, WORKER + b"range end\n")
+                os.write(2, NOTES[0])
+            os.write(2, f"{number} {i} out\n".encode())
+        with no_reports():
+            os.write(2, f"{number} {big}\n".encode())
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = capfd.readouterr().err.splitlines()
+    turns = [f"{i} {where}" for i in range(60) for where in ("in", "out")]
+    assert sorted(lines) == sorted(f"{n} {x}" for n in range(4) for x in [*turns, big])
+    for number in range(4):
+        mine = [x[2:] for x in lines if x.startswith(f"{number} ")]
+        assert [x for x in mine if x.endswith("in")] == turns[::2]
+
+
+def test_what_is_written_is_shown_at_once(capfd):
+    with no_reports():
+        os.write(2, b"a long call goes on\n")
+        end = time.monotonic() + 10
+        while not (said := capfd.readouterr().err) and time.monotonic() < end:
+            time.sleep(0.01)
+    assert said == "a long call goes on\n"
+
+
+def test_late_reports_of_a_failed_call_are_not_shown(tmp_path, capfd):
+    with pytest.raises(UserError, match="cannot be used"), reading(tmp_path):
+        raise RuntimeError("rust future panicked")
+    os.write(2, WORKER + b"range end\n")
+    os.write(2, b"a line\n")
+    for timer in threading.enumerate():
+        if isinstance(timer, threading.Timer):
+            timer.join()
+    assert capfd.readouterr().err == "a line\n"
+
+
+def test_another_standard_error_is_kept(tmp_path):
+    before = os.dup(2)
+    with open(tmp_path / "said", "w") as other:
+        with no_reports():
+            os.dup2(other.fileno(), 2)
+        assert os.path.sameopenfile(2, other.fileno())
+        with no_reports():
+            os.write(2, b"a line\n")
+        os.dup2(before, 2)
+    os.close(before)
+    assert (tmp_path / "said").read_text() == "a line\n"
+
+
+def test_a_full_backtrace_is_shown_to_whoever_asks_for_it(capfd, monkeypatch):
+    monkeypatch.setenv("RUST_BACKTRACE", "full")
+    with no_reports():
+        os.write(2, WORKER + b"range end\n")
+    assert capfd.readouterr().err.endswith("range end\n")

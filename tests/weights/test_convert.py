@@ -348,7 +348,7 @@ def change(state, kind):
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("missing", r"missing visual\.transformer\.resblocks\.1\.mlp\.c_fc\.bias"),
+        ("missing", r"missing visual\.transformer\.resblocks\.1\.mlp\.c_fc\.bias$"),
         ("left over", r"unexpected visual\.transformer\.resblocks\.1\.mlp\.extra"),
         ("shape", r"fc1\.bias has shape \[511\]"),
         ("no patches", "0 patches are not a square image's"),

@@ -115,7 +115,7 @@ def test_the_metadata_says_which_method_it_is(released, form):
             {"unified_prompt_embedding.weight": torch.zeros(())},
             r"unified_prompt_embedding.weight has shape \[\]",
         ),
-        ("linear", {"extra.weight": torch.zeros(3)}, "unexpected extra.weight"),
+        ("linear", {"extra.weight": torch.zeros(3)}, "say: unexpected extra.weight$"),
         (
             "linear",
             {"visual.prompt_embeddings": torch.zeros(2, 4, 128)},
@@ -124,12 +124,13 @@ def test_the_metadata_says_which_method_it_is(released, form):
         (
             "linear",
             {"visual_prompt_embedding": torch.zeros(1, 4, 128)},
-            r"latent has shape \[4, 128\]",
+            r"/ckpt\.pth\.tar: visual_prompt_embedding has shape \[1, 4, 128\], which "
+            "does not fit the CLIP and the prompts beside it; fetch the file again",
         ),
         (
             "transformer",
             {"unified_prompt_embedding.weight": torch.zeros(18, 3 * 128)},
-            r"latent has shape \[18, 384\]",
+            r": unified_prompt_embedding\.weight has shape \[18, 384\], which does",
         ),
     ],
     ids=lambda x: x if isinstance(x, str) else "with",

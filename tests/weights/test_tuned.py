@@ -71,7 +71,7 @@ def test_what_is_refused(tmp_path):
         load_tuned(path, SIZE, "cd" * 32)
     extra = leaves() | {"prompts/vision/prompts/else": np.zeros((2, 3), np.float32)}
     save_tuned(path, extra, SIZE, METADATA)
-    with pytest.raises(UserError, match="unexpected else"):
+    with pytest.raises(UserError, match=r"this model: unexpected else$"):
         load_tuned(path, SIZE, None)
     narrow = leaves() | {PATHS[0]: np.zeros((3, 8, 32), np.float32)}
     save_tuned(path, narrow, SIZE, METADATA)

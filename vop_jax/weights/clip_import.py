@@ -128,8 +128,8 @@ def open_clip_source(
     if added:
         metadata = _METADATA[model.format](size, added)
         shapes = {name: x.shape for name, x in added.items()}
-        prompts = prompt_config(shapes, metadata, size, where)
-        take_prompts(dict(added), size, prompts, where)
+        prompts = prompt_config(shapes, metadata, size, where, model.origins)
+        take_prompts(dict(added), size, prompts, where, model.origins)
     elif os.path.lexists(tuned_file):
         named, metadata = read_tuned(tuned_file)
         # Everything in it is held against the CLIP, and nothing is left over.

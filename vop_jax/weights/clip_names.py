@@ -143,6 +143,7 @@ class NamedModel:
             `modelscope` or `dgl`.
         clip: the CLIP.
         prompts: added parameters, under the names of `tuned.safetensors`.
+        origins: of each, its name in the file and its shape there, for messages.
         stated: whether a config.json describes it.
         family: a key of `families.FAMILIES`, of a model that none describes.
         activations: of the two towers, where the format or the family says so.
@@ -151,6 +152,7 @@ class NamedModel:
     format: str
     clip: dict[str, Tensor]
     prompts: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    origins: dict[str, str] = dataclasses.field(default_factory=dict)
     stated: bool = False
     family: str = "clip"
     activations: tuple[str, str] | None = None
@@ -173,13 +175,14 @@ def recognise(tensors: Mapping[str, Tensor], where: str) -> NamedModel:
         raise UserError(f"{where}: {few(sorted(empty))} is empty, which no CLIP has")
     _check_foreign(tensors, where)
     prompts: dict[str, Tensor] = {}
+    origins: dict[str, str] = {}
     released = ""
     if is_dgl(tensors, PREFIX):
         released = "dgl"
-        tensors, prompts = split_dgl(tensors, PREFIX, where)
+        tensors, prompts, origins = split_dgl(tensors, PREFIX, where)
     elif any(name.startswith(PREFIX) for name in tensors):
         released = "modelscope"
-        tensors, prompts = split_modelscope(tensors, where)
+        tensors, prompts, origins = split_modelscope(tensors, where)
     found = next((x for x in _FORMATS if _fits(x, tensors)), None)
     if found is None:
         trunk = any(name.startswith("visual.trunk.") for name in tensors)
@@ -199,7 +202,9 @@ def recognise(tensors: Mapping[str, Tensor], where: str) -> NamedModel:
     name, activations = found.name, found.activations
     if released:
         name, activations = released, ("quick_gelu", "quick_gelu")
-    return NamedModel(name, kept, prompts, found.stated, found.family, activations)
+    return NamedModel(
+        name, kept, prompts, origins, found.stated, found.family, activations
+    )
 
 
 def _number(tensor: Tensor) -> Tensor:

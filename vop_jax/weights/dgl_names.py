@@ -45,8 +45,10 @@ def is_dgl(names: Mapping[str, Tensor], prefix: str) -> bool:
 
 def split_dgl(
     tensors: Mapping[str, Tensor], prefix: str, where: str
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
     """Splits a released DGL: the CLIP under OpenAI's names, and the prompts.
+
+    Also returns the name in the file and the shape there of each prompt's tensor.
 
     Args:
         tensors: all of it.
@@ -71,4 +73,10 @@ def split_dgl(
         shape = prompts[name].shape if name in prompts else (1,)
         if shape[:1] != (1,):
             raise UserError(f"{where}: {name} has shape {list(shape)}; its first is 1")
-    return clip, to_ours(_FORMS[mark], prompts, where)
+    named = to_ours(_FORMS[mark], prompts, where)
+    origins = {
+        ours: f"{x.theirs} has shape {list(prompts[x.theirs].shape)}"
+        for x in _FORMS[mark]
+        for ours in x.ours
+    }
+    return clip, named, origins

@@ -21,8 +21,11 @@ MODELSCOPE_PROMPTS = {
 
 def split_modelscope(
     tensors: Mapping[str, Tensor], where: str
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Splits the authors' release: the CLIP under OpenAI's names, and the prompts."""
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
+    """Splits the authors' release: the CLIP under OpenAI's names, and the prompts.
+
+    Also returns the name in the file and the shape there of each prompt's tensor.
+    """
     clip, prompts = {}, {}
     for name, tensor in tensors.items():
         if name.startswith(PREFIX):
@@ -45,7 +48,12 @@ def split_modelscope(
             )
     if prompts and len(prompts) < len(MODELSCOPE_PROMPTS):
         raise UserError(f"{where} lacks one of {', '.join(MODELSCOPE_PROMPTS)}")
-    return clip, prompts
+    origins = {
+        ours: f"{theirs} has shape {list(tensors[theirs].shape)}"
+        for theirs, ours in MODELSCOPE_PROMPTS.items()
+        if theirs in tensors
+    }
+    return clip, prompts, origins
 
 
 def _prompts(name: str, tensor: Tensor, where: str) -> Tensor:

@@ -144,8 +144,8 @@ def check_names(
     unfilled = [path for path in shapes if path not in filled]
     if missing or left or unfilled:
         raise UserError(
-            f"{where} is not this model: missing {few(missing)}; "
-            f"unexpected {few(sorted(left))}; unfilled {few(unfilled)}"
+            f"{where} is not this model: "
+            + lists(missing=missing, unexpected=sorted(left), unfilled=unfilled)
         )
     for record, source, target, index in placed:
         shape = shapes[target] if index is None else shapes[target][1:]
@@ -236,9 +236,12 @@ def targets_of(
     }
 
 
+def lists(**names: Sequence[str]) -> str:
+    """Lists of names, each after what they are; without the empty ones."""
+    return "; ".join(f"{what} {few(held)}" for what, held in names.items() if held)
+
+
 def few(names: Sequence[str]) -> str:
     """The first names of a list, and how many more there are."""
-    if not names:
-        return "nothing"
     shown = ", ".join(names[:4])
     return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"

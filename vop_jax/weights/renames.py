@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from data_pipelines.console.errors import UserError
-from vop_jax.weights.records import LAYER, few
+from vop_jax.weights.records import LAYER, few, lists
 from vop_jax.weights.tensors import Tensor
 
 Shape = tuple[int, ...]
@@ -166,8 +166,8 @@ def to_ours(
     left = sorted(tensors.keys() - used)
     if missing or left:
         raise UserError(
-            f"{where} is not the CLIP its names say: missing {few(missing)}; "
-            f"unexpected {few(left)}"
+            f"{where} is not the CLIP its names say: "
+            f"{lists(missing=missing, unexpected=left)}"
         )
     return named
 

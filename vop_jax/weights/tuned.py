@@ -149,7 +149,11 @@ def load_tuned(path: Path, size: ClipSize, backbone_sha256: str | None) -> Tuned
 
 
 def take_prompts(
-    named: dict[str, Any], size: ClipSize, prompts: PromptConfig, where: str
+    named: dict[str, Any],
+    size: ClipSize,
+    prompts: PromptConfig,
+    where: str,
+    origins: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Removes the added parameters from `named` and returns them by path.
 
@@ -158,6 +162,7 @@ def take_prompts(
         size: of the backbone.
         prompts: which parameters are added to it.
         where: names the file in an error.
+        origins: see `prompt_config`.
 
     Raises:
         UserError: one is missing, or does not fit the backbone.
@@ -169,11 +174,26 @@ def take_prompts(
             raise UserError(f"{where}: {name} is missing; fetch or export it again")
         value = leaves[path] = named.pop(name)
         if value.shape != shape:
-            raise UserError(
-                f"{where}: {name} has shape {list(value.shape)}, but this backbone's "
-                f"is {list(shape)}; use the backbone it was trained on"
-            )
+            reason = f"this backbone's is {list(shape)}"
+            misfit = _misfit(name, value.shape, reason, origins or {})
+            raise UserError(f"{where}: {misfit}")
     return leaves
+
+
+def _misfit(
+    name: str, shape: tuple[int, ...], reason: str, origins: Mapping[str, str]
+) -> str:
+    """What to say of a tensor that does not fit the backbone."""
+    # A file with a backbone of its own has names of its own, too.
+    if name in origins:
+        return (
+            f"{origins[name]}, which does not fit the CLIP and the prompts beside it; "
+            "fetch the file again"
+        )
+    return (
+        f"{name} has shape {list(shape)}, but {reason}; use the backbone it was "
+        "trained on"
+    )
 
 
 def prompt_config(
@@ -181,6 +201,7 @@ def prompt_config(
     metadata: dict[str, Any],
     size: ClipSize,
     where: str,
+    origins: Mapping[str, str] | None = None,
 ) -> PromptConfig:
     """Infers the prompt configuration from a file's names, shapes and metadata.
 
@@ -189,6 +210,8 @@ def prompt_config(
         metadata: see `Tuned`.
         size: of the backbone.
         where: names the file in an error.
+        origins: name -> what a released file that also holds its backbone calls the
+            tensor, and its shape there ("x has shape [1, 4]").
 
     Raises:
         UserError: a part of the file cannot be, does not go with another, or does not
@@ -196,7 +219,7 @@ def prompt_config(
     """
     described({"format": FORMAT, **metadata}, Metadata, f"{where}: its metadata")
     try:
-        prompts = _inferred(shapes, metadata, size)
+        prompts = _inferred(shapes, metadata, size, origins or {})
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     try:
@@ -210,7 +233,10 @@ def prompt_config(
 
 
 def _inferred(
-    shapes: Mapping[str, tuple[int, ...]], metadata: dict[str, Any], size: ClipSize
+    shapes: Mapping[str, tuple[int, ...]],
+    metadata: dict[str, Any],
+    size: ClipSize,
+    origins: Mapping[str, str],
 ) -> PromptConfig:
     """The configuration, before its parts are held against each other."""
 
@@ -297,10 +323,8 @@ def _inferred(
     )
     if unfit := prompts.unfit(size):
         field, reason = unfit
-        raise UserError(
-            f"{_TENSORS[field]} has shape {list(shapes[_TENSORS[field]])}, but "
-            f"{reason}; use the backbone it was trained on"
-        )
+        name = _TENSORS[field]
+        raise UserError(_misfit(name, shapes[name], reason, origins))
     return prompts
 
 

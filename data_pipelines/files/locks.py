@@ -51,7 +51,7 @@ def exclusive(
             are removed at the end, unless they hold other files.
         name: what is locked, for the message.
         doing: what the holder does with it, for the message.
-        advice: what to do, for the message.
+        advice: what to do, for the message; if the place is held, besides waiting.
         wait: whether to wait for the holder instead of refusing.
 
     Raises:
@@ -70,7 +70,7 @@ def exclusive(
             except HeldError as error:
                 line = f"{name} {doing} by {named(error.owner)}"
                 if not wait:
-                    raise UserError(f"{line}; {advice}") from None
+                    raise UserError(f"{line}; wait for it, or {advice}") from None
                 if not told:
                     warn(f"{line}; waiting for it")
                 told = True
@@ -125,12 +125,14 @@ def _open_locked(path: Path) -> int:
         HeldError: another process has locked it.
         OSError: it cannot be created.
     """
+    reason = ""
     for _ in range(_TRIES):
         try:
             # Never through a link, since the content is overwritten.
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except FileNotFoundError:
             # The previous holder may have removed the folder as well.
+            reason = f"no file can be created in {path.parent}"
             path.parent.mkdir(parents=True, exist_ok=True)
             continue
         try:
@@ -148,8 +150,9 @@ def _open_locked(path: Path) -> int:
         # The previous holder may have removed the file between the two calls.
         if os.fstat(descriptor).st_nlink:
             return descriptor
+        reason = "its lock file vanishes"
         os.close(descriptor)
-    raise FileNotFoundError(errno.ENOENT, "its lock file vanishes")
+    raise FileNotFoundError(errno.ENOENT, reason)
 
 
 @contextlib.contextmanager
@@ -161,6 +164,9 @@ def _folders(folder: Path) -> Iterator[None]:
     # The name holds a null byte.
     except ValueError as error:
         raise OSError(str(error)) from None
+    # A file is where a folder is wanted.
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
     try:
         yield
     finally:

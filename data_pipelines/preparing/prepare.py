@@ -176,7 +176,7 @@ def _alone(folder: Path, wait: bool) -> contextlib.AbstractContextManager[None]:
         folder / "lock",
         folder,
         doing="is being worked on",
-        advice="wait for it, or use another --output",
+        advice="use another --output",
         wait=wait,
     )
 

@@ -100,7 +100,12 @@ def test_the_second_is_refused_and_a_killed_one_blocks_nobody(tmp_path, path, lo
 def test_control_nothing_else_keeps_the_second_out(tmp_path, monkeypatch):
     path = tmp_path / "run" / ".lock"
     with holding(path, tmp_path):
-        with pytest.raises(UserError, match="is in use by"), take(path):
+        with (
+            pytest.raises(
+                UserError, match=r"is in use by .*; wait for it, or use another"
+            ),
+            take(path),
+        ):
             pass
         monkeypatch.setattr(fcntl, "flock", lambda *_: None)
         with take(path):
@@ -134,7 +139,9 @@ def test_one_that_waits_gets_its_turn(tmp_path, capsys):
     assert "waiting for it" in said
 
 
-@pytest.mark.parametrize("kind", ["link", "dangling", "folder", "fifo", "file above"])
+@pytest.mark.parametrize(
+    "kind", ["link", "dangling", "folder", "fifo", "file above", "proc"]
+)
 def test_what_is_no_lock_file_is_refused_and_left_alone(tmp_path, kind):
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -147,6 +154,8 @@ def test_what_is_no_lock_file_is_refused_and_left_alone(tmp_path, kind):
         path.mkdir()
     elif kind == "fifo":
         os.mkfifo(path)
+    elif kind == "proc":
+        path = Path("/proc/folder/lock")
     else:
         path = victim / "lock"
     with pytest.raises(UserError, match=r"cannot be written \(.+\); use"), take(path):

@@ -1,10 +1,9 @@
-"""The store: other files refused, many writers, orphans, old formats."""
+"""The store: many writers, orphans, full disks, old formats."""
 
 import os
 import random
 import resource
 import shutil
-import sqlite3
 import subprocess
 import threading
 from pathlib import Path
@@ -17,10 +16,9 @@ from data_pipelines.console.errors import UserError
 from vop_jax.index import store as stores
 from vop_jax.index import tables, upkeep
 from vop_jax.index import update as updates
-from vop_jax.index.location import place_of, storage_options
+from vop_jax.index.location import place_of
 from vop_jax.index.store import Store
 from vop_jax.index.tables import MomentRow, VideoRow, new_id
-from vop_jax.index.video_index import VideoIndex
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,63 +39,6 @@ def store(tmp_path):
     store.begin(3)
     yield store
     store.close()
-
-
-@pytest.mark.parametrize("kind", ["text", "database", "folder", "newer", "empty"])
-def test_other_files_are_refused(folder, kind):
-    output, says = folder.index, "is not an index of videos"
-    if kind == "text":
-        output.write_text("no index\n" * 100)
-    elif kind == "folder":
-        output.mkdir()
-        (output / "photo.jpg").touch()
-        says = "is a folder of other files"
-    elif kind == "database":
-        with sqlite3.connect(output) as other:
-            other.execute("CREATE TABLE meta (name, value)")
-        other.close()
-        says = "is an index of an older vop_jax, which was one file; delete it"
-    elif kind == "newer":
-        with VideoIndex.create(output) as index:
-            index._source.store.begin(3)
-            index._source.store.record("identity", {"format": 3})
-        says = "has format 3 of a newer vop_jax"
-    else:
-        output.mkdir()
-    content = sorted(x.name for x in output.glob("*"))
-    if kind != "empty":
-        with pytest.raises(UserError, match=says):
-            folder.update(rebuild=True)
-    with pytest.raises(UserError, match=says):
-        folder.search("red")
-    assert sorted(x.name for x in output.glob("*")) == content
-
-
-def test_an_index_that_is_not_there_is_not_made_by_a_search(folder):
-    with pytest.raises(UserError, match="does not exist; python -m"):
-        folder.search("red")
-    assert not folder.index.exists()
-
-
-def test_an_update_that_stores_nothing_leaves_no_folder(folder):
-    with VideoIndex.create(folder.index) as index:
-        assert index.is_empty
-    assert not folder.index.exists()
-
-
-def test_a_place_is_a_path_or_an_object_store(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert place_of("index") == tmp_path / "index"
-    assert place_of("s3://bucket/a/index/") == "s3://bucket/a/index"
-    with pytest.raises(UserError, match="is an address"):
-        place_of("https://bucket/index")
-    with pytest.raises(UserError, match="names no bucket"):
-        place_of("gs:///index")
-    monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:5000")
-    options = storage_options("s3://bucket/index")
-    assert options["aws_endpoint"] == "http://127.0.0.1:5000"
-    assert options["allow_http"] == "true"
-    assert "aws_endpoint" not in storage_options("gs://bucket/index")
 
 
 def test_ids_grow_also_behind_those_of_a_faster_clock():

@@ -164,9 +164,8 @@ def train_and_save(folder: Path, size: ClipSize, steps: int, seed: int) -> None:
     Raises:
         UserError: another process writes there, or nothing can be written.
     """
-    advice = "wait for it, or use another --output"
     with (
-        exclusive(folder / ".lock", folder, advice=advice),
+        exclusive(folder / ".lock", folder, advice="use another --output"),
         tempfile.TemporaryDirectory() as scratch,
     ):
         write_tokenizer(Path(scratch), size)

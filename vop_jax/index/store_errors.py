@@ -1,6 +1,7 @@
 """Errors of the store of an index as one line: what is wrong, and what to do."""
 
 import contextlib
+import errno
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from vop_jax.index.panics import no_reports
 from vop_jax.runtime.files import is_full
 
 _LONGEST = 300
+# Of Python: the place is below a file, or where no folder can be made.
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 # Where LanceDB's errors say they come from in its own code.
 _SOURCE = re.compile(r",? ?/\S+\.rs:\d+(:\d+)?")
 # How a client is given credentials, by the beginning of the place.
@@ -78,6 +81,9 @@ def _line(place: Path | str, error: BaseException) -> str:
     if is_full(error):
         return f"{place} cannot grow, the disk is full; what is done is kept"
     text = str(error)
+    if isinstance(error, OSError) and error.errno in _NOWHERE:
+        reason = error.strerror or text
+        return f"{place} cannot become a folder ({reason}); use another path"
     if not isinstance(place, Path):
         scheme = place.partition("://")[0] + "://"
         for pattern, meaning in _REMOTE:

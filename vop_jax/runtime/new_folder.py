@@ -38,7 +38,7 @@ def new_folder(output: Path, flag: str = "--output") -> Iterator[Path]:
         output.with_name(f".{output.name}.lock"),
         output,
         doing="is being written",
-        advice=f"wait for it, or use another {flag}",
+        advice=f"use another {flag}",
     ):
         # Another process may have finished it meanwhile.
         _check_free(output, flag)

@@ -76,7 +76,7 @@ class RunFolder:
         return exclusive(
             self.path / ".lock",
             self.path,
-            advice=f"wait for it, or use another {flag}",
+            advice=f"use another {flag}",
         )
 
     def check_place(self) -> None:

@@ -9,7 +9,9 @@ an appearance ("a red circle on a black background"). Compared are:
 
 * `moments`: the share of queries whose first hit shows a scene with that appearance for
   at least half of its time;
-* `shots`: the same, the films cut where their scenes change (`--cut=shots`);
+* `one film`: the same of searches in one film that has the appearance, as many pairs of
+  a film and an appearance as `--queries` says; by chance any of its windows shows it;
+* `shots`: as `moments`, the films cut where their scenes change (`--cut=shots`);
 * `one vector`: one embedding a film, the film found counts if any of its scenes has the
   appearance, which by chance is often so;
 * `ceiling`: every scene a file of its own, so no window cuts it.
@@ -34,10 +36,13 @@ from data_pipelines.datasets.demo.annotations import VIDEO_SIZE
 from data_pipelines.datasets.demo.clip import ClipSpec, film, render_clip
 from data_pipelines.datasets.demo.drawing import COLOURS
 from data_pipelines.datasets.demo.world import sample_clips
+from vop_jax.index.answers import Filters
 from vop_jax.index.video_index import VideoIndex
 
 SCENES, SCENE_SECONDS, TITLE_SECONDS = 20, 8, 2
 RATE = 12
+# Seconds of the windows that films are cut into.
+WINDOW = 8.0
 # Suffix and encoder with its options, in turns.
 CODECS = (
     ("mp4", "libx264", {"crf": "20", "g": "250"}),
@@ -129,8 +134,11 @@ def write_films(
                 own = f"film{number:02}_{i:02}.{CODECS[codec][0]}"
                 write_film(alone / own, codec, [frames])
                 scenes[own] = scene
-            write_film(folder / name, codec, parts)
-            films[name] = shown
+            # In a folder of its own, which a search can be limited to.
+            place = folder / f"film{number:02}"
+            place.mkdir()
+            write_film(place / name, codec, parts)
+            films[f"{place.name}/{name}"] = shown
             bar.advance()
     return films, scenes
 
@@ -142,6 +150,37 @@ def is_right(look: Look, scenes: Sequence[Scene], start: float, end: float) -> b
         and min(end, scene.end) - max(start, scene.start) >= 0.5 * (end - start)
         for scene in scenes
     )
+
+
+def ask_in_one_film(
+    index: VideoIndex, model: Any, shown: dict[str, list[Scene]], queries: int
+) -> dict[str, float]:
+    """Asks for appearances in films that are named; returns the measurements."""
+    pairs = [
+        (name, look)
+        for name, scenes in sorted(shown.items())
+        for look in sorted({look for scene in scenes for look in scene.looks})
+    ]
+    rng = np.random.default_rng(2)
+    asked = [pairs[i] for i in rng.permutation(len(pairs))[:queries]]
+    right, chance = [], []
+    for name, look in asked:
+        filters = Filters(folder=name.partition("/")[0])
+        found = index.search(model, [look.query()], top=1, filters=filters)
+        (hit,) = found.answers[0].hits
+        right.append(is_right(look, shown[hit.video], hit.start, hit.end))
+        chance.append(_chance(look, shown[name]))
+    return {
+        "one_film_queries": len(asked),
+        "one_film_right_percent": 100 * float(np.mean(right)),
+        "one_film_by_chance_percent": 100 * float(np.mean(chance)),
+    }
+
+
+def _chance(look: Look, scenes: Sequence[Scene]) -> float:
+    """The part of a film's windows that show a look for at least half of their time."""
+    windows = np.arange(0, scenes[-1].end, WINDOW)
+    return float(np.mean([is_right(look, scenes, x, x + WINDOW) for x in windows]))
 
 
 def measure(checkpoint: str, films: int, queries: int, work: Path) -> dict[str, Any]:
@@ -164,13 +203,16 @@ def measure(checkpoint: str, films: int, queries: int, work: Path) -> dict[str, 
         with VideoIndex.create(work / name, cut=cut) as index:
             summary = index.update(model, videos, checkpoint, moment_seconds=seconds)
             found = index.search(model, [look.query() for look in looks], top=1)
-        figures[f"{name}_index_seconds"] = round(time.perf_counter() - began, 1)
+            took = time.perf_counter() - began
+            if name == "moments":
+                figures.update(ask_in_one_film(index, model, shown, queries))
+        figures[f"{name}_index_seconds"] = round(took, 1)
         figures[f"{name}_moments"] = summary.moments
         return [answer.hits[0] for answer in found.answers]
 
     figures: dict[str, Any] = {"films": films, "queries": len(looks)}
     for name, cut in (("moments", "windows"), ("shots", "shots")):
-        hits = first_hits(folder, 8.0, name, cut)
+        hits = first_hits(folder, WINDOW, name, cut)
         right = [
             is_right(look, shown[hit.video], hit.start, hit.end)
             for look, hit in zip(looks, hits, strict=True)

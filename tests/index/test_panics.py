@@ -1,8 +1,11 @@
 """Nothing but reports of LanceDB's panics is kept from standard error."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,7 @@ from data_pipelines.console.errors import UserError
 from vop_jax.index.panics import Filter, no_reports
 from vop_jax.index.store_errors import reading
 
+ROOT = Path(__file__).parents[2]
 WORKER = b"\nthread 'lancedb-tokio-worker' (41) panicked at /a/field.rs:193:42:\n"
 NOTES = (
     b"note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n",
@@ -116,6 +120,21 @@ def test_another_standard_error_is_kept(tmp_path):
         os.dup2(before, 2)
     os.close(before)
     assert (tmp_path / "said").read_text() == "a line\n"
+
+
+def test_what_is_printed_at_exit_is_shown():
+    """Also if a call has not ended, as in a thread that is a daemon."""
+    code = """
+import atexit, os
+atexit.register(os.write, 2, b"at exit\\n")
+from vop_jax.index import panics
+panics._diversion.begin()
+os.write(2, b"before\\n")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True
+    )
+    assert done.stderr == b"before\nat exit\n"
 
 
 def test_a_full_backtrace_is_shown_to_whoever_asks_for_it(capfd, monkeypatch):

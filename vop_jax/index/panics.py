@@ -7,6 +7,7 @@ runs, descriptor 2 therefore is a pipe, from which everything but the reports is
 on.
 """
 
+import atexit
 import contextlib
 import fcntl
 import os
@@ -102,11 +103,8 @@ class _Diversion:
         """Restores, unless another thread still wants it; all is passed on by then."""
         with self._turn:
             self._wanted -= 1
-            # Others may have replaced it meanwhile.
-            with contextlib.suppress(OSError):
-                if not self._wanted and self._is_diverted():
-                    os.dup2(self._shown, 2)
-                    self.copy()
+            if not self._wanted:
+                self._restore()
 
     def copy(self) -> None:
         """Passes on what was written so far."""
@@ -117,6 +115,13 @@ class _Diversion:
                 except BlockingIOError:
                     return
                 _write(self._shown, self._filter.shown(written))
+
+    def _restore(self) -> None:
+        # Others may have replaced it meanwhile.
+        with contextlib.suppress(OSError):
+            if self._is_diverted():
+                os.dup2(self._shown, 2)
+                self.copy()
 
     def _is_diverted(self) -> bool:
         return self._sink >= 0 and os.path.sameopenfile(self._sink, 2)
@@ -130,6 +135,8 @@ class _Diversion:
             with contextlib.suppress(OSError):
                 fcntl.fcntl(self._sink, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             threading.Thread(target=self._copy_always, daemon=True).start()
+            # Of a call that never ends, or that an interrupt has ended anywhere.
+            atexit.register(self._restore)
         with self._copying:
             before, self._shown = self._shown, shown
         if before >= 0:

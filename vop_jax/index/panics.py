@@ -13,14 +13,12 @@ import fcntl
 import os
 import re
 import select
+import sys
 import threading
 from collections.abc import Iterator
 
 from data_pipelines.console.errors import UserError
 
-# Each read of the pipe returns one write: a report is told apart from what other
-# threads print at the same time, with or without lines of their own.
-_PACKETS = os.O_DIRECT | os.O_NONBLOCK | os.O_CLOEXEC
 _PIPE_BYTES = 1 << 20
 # What Rust writes at once: the report, and what it says of backtraces.
 _REPORT = re.compile(
@@ -57,9 +55,10 @@ class Filter:
 def no_reports() -> Iterator[None]:
     """Shows no report of a panic; all else that any thread prints is shown at once.
 
-    Reports are shown with `RUST_BACKTRACE=full`, which asks for them.
+    Reports are shown with `RUST_BACKTRACE=full`, which asks for them, and where the
+    system is not Linux, which alone keeps the writes to a pipe apart.
     """
-    if os.environ.get("RUST_BACKTRACE") == "full":
+    if os.environ.get("RUST_BACKTRACE") == "full" or sys.platform != "linux":
         yield
         return
     _diversion.begin()
@@ -129,7 +128,10 @@ class _Diversion:
     def _divert(self) -> None:
         shown = os.dup(2)
         if self._sink < 0:
-            self._source, self._sink = os.pipe2(_PACKETS)
+            # Each read returns one write: a report is told apart from what other
+            # threads print at the same time, with or without lines of their own.
+            packets = os.O_DIRECT | os.O_NONBLOCK | os.O_CLOEXEC
+            self._source, self._sink = os.pipe2(packets)
             # Who writes waits for room, as it does at any descriptor 2.
             os.set_blocking(self._sink, True)
             with contextlib.suppress(OSError):

@@ -60,14 +60,15 @@ def ours(run):
     return {way: found[way] for way in ("t2v", "v2t")}
 
 
-def rows_of(column, values):
+def rows_of(column, values, workers=0):
     """A loader as mteb makes them, of a few rows."""
     from datasets import Dataset
     from mteb._create_dataloaders import _custom_collate_fn
     from torch.utils.data import DataLoader
 
     rows = Dataset.from_dict({column: values})
-    return DataLoader(rows, batch_size=2, collate_fn=_custom_collate_fn)
+    form = {"batch_size": 2, "num_workers": workers}
+    return DataLoader(rows, collate_fn=_custom_collate_fn, **form)
 
 
 def encoded(encoder, loader):
@@ -152,6 +153,14 @@ def test_a_column_of_videos_is_decoded_here(model, tmp_path):
     encoder = vop_jax.mteb_encoder(model)
     one, two = encoded(encoder, loader), encoded(encoder, typed)
     np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.filterwarnings("error:os.fork:RuntimeWarning")
+def test_processes_of_the_loader_decode_without_a_fork(model, tmp_path):
+    films = [str(write(tmp_path / f"{i}.mp4", count=9 + i)) for i in range(4)]
+    encoder = vop_jax.mteb_encoder(model)
+    alone, shared = (encoded(encoder, rows_of("video", films, x)) for x in (0, 2))
+    np.testing.assert_array_equal(alone, shared)
 
 
 def test_texts_are_embedded_as_everywhere(model):

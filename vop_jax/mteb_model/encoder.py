@@ -88,6 +88,8 @@ class MtebEncoder(AbsEncoder):
             rows,
             batch_size=inputs.batch_size,
             num_workers=inputs.num_workers,
+            # A fork of a process in which JAX has threads may wait forever.
+            multiprocessing_context="forkserver" if inputs.num_workers else None,
             collate_fn=FilmCollator(
                 FramesCollator(**self._frames), size.image_size, resizing_of(size)
             ),

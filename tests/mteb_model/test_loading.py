@@ -10,16 +10,15 @@ from data_pipelines.console.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    file = tuned_file(tmp_path_factory.mktemp("tuned") / "tuned.safetensors")
-    return vop_jax.load("demo", tuned=file)
+def model():
+    return vop_jax.load("demo")
 
 
 @pytest.fixture(scope="module")
-def bound(tmp_path_factory):
+def bound(model, tmp_path_factory):
     """A model whose tuned parameters belong to frame positions."""
     folder = tmp_path_factory.mktemp("bound")
-    return vop_jax.load("demo", tuned=tuned_file(folder / "tuned.safetensors", "vop_p"))
+    return model.with_tuned(tuned_file(folder / "tuned.safetensors", "vop_p"))
 
 
 WRONG = {

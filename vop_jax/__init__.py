@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vop_jax.api import Model, load
     from vop_jax.index.answers import Answer, Filters, Found, Hit, Query
     from vop_jax.index.video_index import VideoIndex
+    from vop_jax.mteb_model.loading import mteb_encoder
     from vop_jax.scoring.metrics import retrieval_metrics
     from vop_jax.surface.video_reader import EncodedVideos, FailedVideo
 
@@ -35,6 +36,7 @@ __all__ = [
     "VideoError",
     "VideoIndex",
     "load",
+    "mteb_encoder",
     "retrieval_metrics",
 ]
 _HOMES = {
@@ -48,6 +50,7 @@ _HOMES = {
     "VideoError": "data_pipelines.decoding.frames",
     "VideoIndex": "vop_jax.index.video_index",
     "load": "vop_jax.api",
+    "mteb_encoder": "vop_jax.mteb_model.loading",
     "retrieval_metrics": "vop_jax.scoring.metrics",
 }
 

@@ -10,7 +10,16 @@ PAGES += [ROOT / f"{x}.md" for x in ("CONTRIBUTING", "CHANGELOG", "SECURITY")]
 PAGES += sorted(ROOT.glob("data_pipelines/datasets/*/README.md"))
 SHELL = ("", "sh", "bash", "shell", "console")
 # Programs that lines start and this project is not; they do nothing here.
-OTHERS = ("pip", "tensorboard", "git", "cd", "pre-commit")
+OTHERS = (
+    "pip",
+    "tensorboard",
+    "git",
+    "cd",
+    "pre-commit",
+    "docker",
+    "kubectl",
+    "sbatch",
+)
 
 LOG = 'printf \'%s\\0\' "$0" "$#" "${REQUIREMENTS:-}" "$@" >> "$LOG"\n'
 STUBS = {

@@ -20,9 +20,9 @@ from pages import (
 
 from data_pipelines.dummy import write_dummy
 
-TORCH = "use_in_pytorch.py"
-# The one in PyTorch is run in tests/weights, on a converted model.
-EXAMPLES = sorted({*(ROOT / "examples").glob("*.py")} - {ROOT / "examples" / TORCH})
+# These are run in tests/weights, on a converted model, and in tests/mteb_model.
+ELSEWHERE = {ROOT / "examples" / x for x in ("use_in_pytorch.py", "score_with_mteb.py")}
+EXAMPLES = sorted({*(ROOT / "examples").glob("*.py")} - ELSEWHERE)
 # What a page's Python may need of the folder it runs in; training takes a minute.
 RUN = "runs/demo_vop_fc"
 # Command lines that are parsed alone, and why they cannot be run here.
@@ -35,6 +35,7 @@ PARSED_ALONE = {
     r"vop\.json": "needs a second trained run",
     r"pod_plan": "needs libtpu",
     r"examples/use_in_pytorch": "run in tests/weights",
+    r"examples/score_with_mteb": "run in tests/mteb_model",
     r"vop_jax\.main$|mkdocs": "run by tests of their own",
 }
 

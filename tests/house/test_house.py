@@ -87,6 +87,16 @@ def test_every_python_that_is_allowed_is_one_that_is_named():
     assert sorted(line.split()) == list(PYTHONS)
 
 
+def test_mteb_is_installed_beside_what_is_pinned_and_replaces_none_of_it():
+    ours = parsed(pins(ROOT / "requirements-mteb.txt"), "3.11")
+    (required,) = map(Requirement, PROJECT["optional-dependencies"]["mteb"])
+    assert required.specifier.contains(version_of(ours["mteb"]))
+    others = [x for x in FILES if x.name != "requirements-mteb.txt"]
+    for path in others:
+        assert not ours.keys() & parsed(pins(path), "3.11").keys(), path
+    assert (ROOT / ".ci/run").read_text().count("-r requirements-mteb.txt") == 1
+
+
 def test_what_only_tests_need_stays_out_of_the_run_time_set():
     names = {re.split(r"[\[=]", x)[0] for x in pins(ROOT / "requirements.txt")}
     assert not names & {"torch", "pytest", "ruff", "pyright", "pytest-xdist"}

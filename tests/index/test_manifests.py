@@ -47,8 +47,8 @@ def test_the_manifest_gives_each_pod_its_shard(monkeypatch):
     for index in (0, 15):
         given = environment | {"JOB_COMPLETION_INDEX": str(index)}
         assert parse_shard("auto", given) == (index + 1, 16)
-    _, module, *call = container["command"][1:]
-    assert module == "vop_jax.search"
+    command, *call = container["args"]
+    assert command == "search"
     monkeypatch.setattr(sys, "argv", ["search", *call])
     assert search._parse().shard == "auto"
     volumes = {x["name"] for x in job["template"]["spec"]["volumes"]}

@@ -97,11 +97,10 @@ def _batch_size(facts: Facts, values: Mapping[str, Any]) -> tuple[int, str]:
     del values
     fitting = [x for x in BATCHES if x * BATCHES_A_PASS <= facts.videos]
     batch = fitting[0] if fitting else BATCHES[-1]
-    reason = f"{counted(facts.videos, 'training video')}"
+    made = counted(facts.videos // batch, "batch", "batches")
+    reason = f"{counted(facts.videos, 'training video')} make {made} of different ones"
     if batch == BATCHES[0]:
-        reason += ", enough for the paper's batch"
-    else:
-        reason += f", at least {BATCHES_A_PASS} batches of other ones"
+        reason += ", and the paper's are no larger"
     if batch % facts.devices:
         batch = math.ceil(batch / facts.devices) * facts.devices
         reason += f", rounded up to divide over {facts.devices} devices"
@@ -156,12 +155,6 @@ def _save_every(facts: Facts, values: Mapping[str, Any]) -> tuple[int, str]:
     return every, "a validation and a checkpoint after each tenth of the run"
 
 
-def _log_every(facts: Facts, values: Mapping[str, Any]) -> tuple[int | None, str]:
-    del facts
-    every = max(1, values["save_every"] // 2)
-    return (every, "two points between validations") if every < 20 else (None, "")
-
-
 _Rule = Callable[[Facts, Mapping[str, Any]], tuple[Any, str]]
 _RULES: dict[str, _Rule] = {
     "batch_size": _batch_size,
@@ -169,7 +162,6 @@ _RULES: dict[str, _Rule] = {
     "epochs": _epochs,
     "optimizer.learning_rate": _learning_rate,
     "save_every": _save_every,
-    "log_every": _log_every,
 }
 FIELDS = tuple(_RULES)
 _FLAGS = {"batch_size": "--batch_size", "epochs": "--epochs"}

@@ -194,3 +194,11 @@ def test_nothing_is_written_for_a_table_with_mistakes(own):
     with pytest.raises(UserError, match="row 2: the caption is empty"):
         train_on_own(asked, values)
     assert not (own / "new").exists()
+
+
+def test_the_folder_of_another_run_is_refused(own, tmp_path):
+    (tmp_path / "config.json").write_text('{"method": "vop"}')
+    asked = Asked(own / "films", own / "captions.csv", tmp_path, False, frozenset())
+    with pytest.raises(UserError, match="not made from a file of captions; use"):
+        train_on_own(asked, default_values("vop", "custom", "demo"))
+    assert [x.name for x in tmp_path.iterdir()] == ["config.json"]

@@ -101,6 +101,7 @@ def test_videos_without_a_caption_are_told(folder, capsys):
     line = capsys.readouterr().err
     assert "2 videos of" in line
     assert "second/10.mp4 and second/11.mp4" in line
+    (folder / "videos/notes.doc").write_text("of no interest")
     tell_unused(pairs(folder, good()), VideoFiles(folder / "videos"))
     assert not capsys.readouterr().err
 

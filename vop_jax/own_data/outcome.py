@@ -60,7 +60,8 @@ def next_steps(output: Path, videos: Path, pairs: Pairs) -> Iterator[str]:
     where, index = shlex.quote(str(output)), shlex.quote(f"{output}/videos.index")
     example = shlex.quote(next(iter(pairs.captions.values()))[0])
     search = "python -m vop_jax.search"
-    yield f"tuned parameters: {output / 'tuned.safetensors'}"
+    if (tuned := output / "tuned.safetensors").exists():
+        yield f"tuned parameters: {tuned}"
     yield f"report: {output / 'report' / 'index.html'}"
     yield "next, in the shell:"
     yield (

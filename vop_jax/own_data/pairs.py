@@ -18,6 +18,7 @@ from data_pipelines.datasets.custom.annotations import (
     split_called,
 )
 from data_pipelines.decoding.video_files import VideoFiles
+from vop_jax.index.listing import SUFFIXES
 from vop_jax.own_data.captions_file import CaptionsFile, Row
 from vop_jax.own_data.mistakes import Mistake, refuse, rows_of, some
 
@@ -139,7 +140,11 @@ def _gathered(path: Path, rows: Sequence[Row], split_of: dict[str, str]) -> Pair
 
 def tell_unused(pairs: Pairs, files: VideoFiles) -> None:
     """Tells which videos of the folder have no caption."""
-    unused = [x for x in files.paths() if x not in pairs.captions]
+    unused = [
+        path
+        for path in files.paths()
+        if path not in pairs.captions and Path(path).suffix.lower() in SUFFIXES
+    ]
     if unused:
         inform(
             f"{counted(len(unused), 'video')} of {files.root} without a caption, not "

@@ -125,6 +125,11 @@ def _checked(asked: Asked, files: VideoFiles, folder: RunFolder) -> tuple[Pairs,
     pairs = pairs_of(table, files, leave_out=asked.leave_out)
     # By the place alone: nothing of it is of the model's kind.
     known = read_known(Path(asked.output) / KNOWN)
+    if known is None and folder.config.exists():
+        raise UserError(
+            f"{asked.output} holds a run that was not made from a file of captions; "
+            "use another --output"
+        )
     change = changes(known, pairs, files) if known else ""
     if change and folder.config.exists():
         raise UserError(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from absl import flags
 
-from data_pipelines.console.arguments import expanded, fold, is_store
+from data_pipelines.console.arguments import check_local, expanded, fold, is_store
 from data_pipelines.console.errors import UserError
 from vop_jax.own_data.choices import METHOD
 from vop_jax.training.command_line import run_command
@@ -91,6 +91,8 @@ def run_train(given: flags.FlagValues) -> None:
             f"config.dataset is {config.dataset}, but --videos and --captions are a "
             "data set of their own, custom; leave config.dataset out"
         )
+    for name in ("videos", "captions"):
+        check_local(getattr(given, name), f"--{name}")
     output = given.output
     captions = expanded(given.captions, "--captions")
     if output is None:

@@ -80,14 +80,19 @@ def train_on_own(asked: Asked, values: dict[str, Any]) -> dict[str, Any]:
     files = VideoFiles(asked.videos)
     folder = RunFolder(asked.output, "--output")
     folder.check_place()
-    pairs, known = _checked(asked, files, folder)
-    checked = time.perf_counter()
-
-    # The backbone says what frames it takes; it is fetched before hours of decoding.
+    table = read_captions(asked.captions)
+    if table.form:
+        inform(f"{table.path}: read as {table.form}")
+    pairs = pairs_of(table, files, leave_out=asked.leave_out)
+    # The backbone, which says what frames it takes, may have to be fetched.
     if "data_dir" not in asked.given:
         values["data_dir"] = str(asked.output / DATA)
     config = check_config(values)
     size = load_size(configured_folder(config.backbone))
+    pairs, known = _looked_at(asked, files, folder, pairs)
+    checked = time.perf_counter()
+
+    # The frames are decoded once.
     with in_room(folder.path, config.data_dir):
         _prepare(asked, folder, config, size, pairs, known)
     prepared = time.perf_counter()
@@ -113,17 +118,14 @@ def train_on_own(asked: Asked, values: dict[str, Any]) -> dict[str, Any]:
     return results
 
 
-def _checked(asked: Asked, files: VideoFiles, folder: RunFolder) -> tuple[Pairs, Known]:
+def _looked_at(
+    asked: Asked, files: VideoFiles, folder: RunFolder, pairs: Pairs
+) -> tuple[Pairs, Known]:
     """The pairs to use, with their splits, and what is known of all of them.
 
     Raises:
-        UserError: a mistake in the captions, or the folder's run is of other ones.
+        UserError: too few videos can be read, or the folder's run is of other ones.
     """
-    table = read_captions(asked.captions)
-    if table.form:
-        inform(f"{table.path}: read as {table.form}")
-    pairs = pairs_of(table, files, leave_out=asked.leave_out)
-    # By the place alone: nothing of it is of the model's kind.
     known = read_known(Path(asked.output) / KNOWN)
     if known is None and folder.config.exists():
         raise UserError(
@@ -142,8 +144,8 @@ def _checked(asked: Asked, files: VideoFiles, folder: RunFolder) -> tuple[Pairs,
     bad = unreadable(known)
     for video, reason in bad.items():
         rows = rows_of(pairs.rows[video])
-        warn(f"left out: {table.path}, {rows}: {video} cannot be read ({reason})")
-    used = with_splits(table.path, pairs.without(list(bad)))
+        warn(f"left out: {asked.captions}, {rows}: {video} cannot be read ({reason})")
+    used = with_splits(asked.captions, pairs.without(list(bad)))
     if new:
         tell_unused(pairs, files)
     return used, known

@@ -1,6 +1,7 @@
 """`vop-jax train --videos --captions`: its command line, and all of it on few films."""
 
 import csv
+import json
 import re
 import sys
 
@@ -13,9 +14,12 @@ import vop_jax
 from data_pipelines.console.errors import UserError
 from vop_jax.__main__ import main, name_of
 from vop_jax.own_data.choices import METHOD
-from vop_jax.own_data.steps import Asked, train_on_own
+from vop_jax.own_data.steps import Asked, train_on_own, with_choices
+from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.train import _CONFIG, as_fields
 from vop_jax.training.config import default_values
+from vop_jax.weights.config_file import load_size
+from vop_jax.weights.locate import EMBEDDED
 
 OWN = ["--videos=films", "--captions=x.csv"]
 START = f"--config={_CONFIG}:method={METHOD},dataset=custom"
@@ -112,6 +116,18 @@ def train(own, captions="captions.csv", **fields):
     given = frozenset({"method", "backbone", *fields})
     asked = Asked(own / "films", own / captions, own / "run", False, given)
     return train_on_own(asked, values)
+
+
+def test_a_run_that_has_begun_keeps_what_was_chosen(tmp_path):
+    """A resumed run has the batch of its beginning, whatever would be chosen now."""
+    values = default_values("vop", "custom", "demo")
+    begun = values | {"batch_size": 6, "epochs": 7}
+    (tmp_path / "config.json").write_text(json.dumps(begun))
+    given = frozenset({"method", "epochs"})
+    asked = Asked(tmp_path, tmp_path / "x.csv", tmp_path, False, given)
+    size = load_size(EMBEDDED["demo"])
+    config = with_choices(asked, RunFolder(tmp_path), values | {"epochs": 9}, size)
+    assert (config.batch_size, config.epochs) == (6, 9)
 
 
 @pytest.mark.slow

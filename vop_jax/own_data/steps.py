@@ -98,7 +98,7 @@ def train_on_own(asked: Asked, values: dict[str, Any]) -> dict[str, Any]:
     prepared = time.perf_counter()
 
     # What is not set is chosen, or was when the run began.
-    config = _with_choices(asked, folder, values, size)
+    config = with_choices(asked, folder, values, size)
     done = folder.results.exists()
     if done:
         folder.check(as_begun(config, folder).as_json(), FREE_FIELDS, ADDED_FIELDS)
@@ -187,10 +187,17 @@ def _prepare(
             say(line)
 
 
-def _with_choices(
+def with_choices(
     asked: Asked, folder: RunFolder, values: dict[str, Any], size: ClipSize
 ) -> RunConfig:
-    """The configuration with what was chosen, now or when the run began."""
+    """The configuration with what was chosen, now or when the run began.
+
+    Args:
+        asked: which fields are set.
+        folder: of the run.
+        values: the configuration as nested values; the choices are added.
+        size: of the backbone.
+    """
     if folder.is_run():
         kept = flat_fields(folder.read_config())
         for field in choices.FIELDS:

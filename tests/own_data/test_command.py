@@ -121,7 +121,7 @@ def train(own, captions="captions.csv", **fields):
 def test_a_run_that_has_begun_keeps_what_was_chosen(tmp_path):
     """A resumed run has the batch of its beginning, whatever would be chosen now."""
     values = default_values("vop", "custom", "demo")
-    begun = values | {"batch_size": 6, "epochs": 7}
+    begun = values | {"batch_size": 6, "epochs": 7, "compute": {"dtype": "float32"}}
     (tmp_path / "config.json").write_text(json.dumps(begun))
     given = frozenset({"method", "epochs"})
     asked = Asked(tmp_path, tmp_path / "x.csv", tmp_path, False, given)

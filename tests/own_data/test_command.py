@@ -139,6 +139,7 @@ def test_films_and_a_table_become_a_model(own, capsys):
     assert "captions.csv: read as separated by semicolons" in err
     assert "left out: " in err
     assert "rows 8 and 9: 3.mp4 cannot be read" in err
+    assert "9 training videos are few: the tuned model may be worse" in err
     assert "9 videos to train on, 2 videos to validate, 2 videos to test" in out
     assert "chose batch_size 8: 9 training videos" in out
     assert "chose learning_rate 0.01" in out

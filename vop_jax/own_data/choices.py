@@ -29,6 +29,8 @@ STEPS, FEWEST_EPOCHS, MOST_EPOCHS = 200, 5, 40
 RATES = ((512, 1e-3), (0, 1e-2))
 # A validation and a checkpoint after each such part of the run.
 PARTS = 10
+# With fewer training videos a run may well end worse than it began.
+FEW = 16
 # Activations that a step holds for the backward pass, in numbers for each patch and
 # layer, over the width: the compiled step of vop_fp on ViT-B/32 takes 346 MB a video of
 # 12 frames in float32.

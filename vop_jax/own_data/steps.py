@@ -231,6 +231,11 @@ def _facts(config: RunConfig, size: ClipSize) -> choices.Facts:
         f"{counted(videos, 'video')} to train on, {validated}, "
         f"{counted(sizes['test'], 'video')} to test; a column split chooses them"
     )
+    if videos < choices.FEW:
+        warn(
+            f"{counted(videos, 'training video')} are few: the tuned model may be "
+            "worse than the untuned backbone, to which it is compared at the end"
+        )
     device = jax.local_devices()[0]
     return choices.Facts(videos, pairs, jax.device_count(), free_memory(device), size)
 

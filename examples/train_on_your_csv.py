@@ -3,9 +3,10 @@
     python examples/train_on_your_csv.py --videos=VIDEOS --csv=rows.csv
         --backbone=vit_b32
 
-The CSV has the columns `video` (a path below VIDEOS) and `caption`. Without arguments a
-tiny data set is written and the demo's CLIP is trained on it for two epochs, in
-`your_csv/` of the current folder.
+These are the steps of `python -m vop_jax.train`, each by itself, with settings of your
+own. The CSV has the columns `video` (a path below VIDEOS) and `caption`. Without
+arguments a tiny data set is written and the demo's CLIP is trained on it for two
+epochs, in `your_csv/` of the current folder.
 """
 
 import argparse

@@ -19,6 +19,7 @@ from data_pipelines.console.names import did_you_mean, shortened
 # The name of a command and its module, in the order in which a person needs them.
 COMMANDS = {
     "train": "vop_jax.main",
+    "train --videos": "vop_jax.train",
     "evaluate": "vop_jax.evaluate",
     "search": "vop_jax.search",
     "convert": "vop_jax.convert",
@@ -29,6 +30,8 @@ COMMANDS = {
     "ablate": "vop_jax.ablate",
     "pod-plan": "vop_jax.pod_plan",
 }
+# Flags that make a command of that name another one.
+_OWN_DATA = ("videos", "captions")
 _ROOT = Path(__file__).parents[1]
 # What a command that needs a configuration uses where none is given.
 _CONFIG = Path(__file__).parent / "configs" / "vop.py"
@@ -70,9 +73,17 @@ def arguments_of(name: str, given: Sequence[str]) -> list[str]:
     return list(given)
 
 
+def name_of(first: str, given: Sequence[str]) -> str:
+    """The command that is meant by a name with its arguments."""
+    name = first.replace("_", "-")
+    flags = {x.lstrip("-").partition("=")[0] for x in given if x.startswith("-")}
+    other = f"{name} --videos"
+    return other if other in COMMANDS and flags & {*_OWN_DATA} else name
+
+
 def main() -> None:
     """Runs a command, or prints the overview or the version; ends the program."""
-    name = sys.argv[1].replace("_", "-") if len(sys.argv) > 1 else ""
+    name = name_of(sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ""
     if name not in COMMANDS:
         _answer(sys.argv[1:])
     sys.argv = [sys.argv[0], *arguments_of(name, sys.argv[2:])]

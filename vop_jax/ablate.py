@@ -119,7 +119,7 @@ def main() -> int:
 
     output = flags.output or Path(f"runs/{flags.study}_{flags.dataset}")
     # Before the backbone and the data are read.
-    with in_room(output, flags.data_dir), RunFolder(output).alone("--output"):
+    with in_room(output, flags.data_dir), RunFolder(output, "--output").alone():
         runs = StudyRuns(flags.study, base, output, seeds, rates, flags.search_epochs)
         runs.run(lambda: report(runs))
     say(f"page: {output / 'index.html'}")

@@ -53,6 +53,10 @@ class VideoFiles:
                 return self.root / paths[0][1]
         return None
 
+    def paths(self) -> list[str]:
+        """All files that may be videos, relative to the folder, sorted."""
+        return sorted({path for found in self._by_stem.values() for _, path in found})
+
     def at(self, path: str) -> Path | None:
         """The file at a path relative to the folder; None if there is none."""
         file = self.root / path

@@ -16,7 +16,7 @@ from vop_jax.training.config import check_config
 
 # Commands whose flags are absl's, and whether they need a configuration.
 WITH_CONFIG = {"vop_jax.main": True, "vop_jax.parameters": False}
-WITH_CONFIG["vop_jax.pod_plan"] = True
+WITH_CONFIG |= {"vop_jax.pod_plan": True, "vop_jax.train": True}
 WITH_ARGPARSE = (
     *("vop_jax.evaluate", "vop_jax.search", "vop_jax.convert", "vop_jax.ablate"),
     *("data_pipelines.prepare", "data_pipelines.doctor", "data_pipelines.dummy"),
@@ -114,6 +114,8 @@ def defined(module):
 
 def parse_with_config(module, arguments):
     """Parses as the command does; returns the checked configuration and the flags."""
+    spelled = getattr(importlib.import_module(module), "as_fields", list)
+    arguments = spelled(arguments)
     with mock.patch.object(sys, "argv", [module, *arguments]), defined(module) as own:
         command_line.parse(
             [module, *arguments],

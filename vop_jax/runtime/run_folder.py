@@ -50,10 +50,15 @@ class RunFolder:
         tuned: the trained parameters.
         results: the final metrics.
         report: the HTML report.
+
+    Args:
+        path: the folder.
+        flag: the flag that names it, for messages.
     """
 
-    def __init__(self, path: "epath.PathLike"):
+    def __init__(self, path: "epath.PathLike", flag: str = "--workdir"):
         self.path = as_path(path)
+        self._flag = flag
         self.checkpoints = self.path / "checkpoints"
         self.tuned = self.path / "tuned.safetensors"
         self.results = self.path / "results.json"
@@ -62,13 +67,10 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
 
-    def alone(self, flag: str = "--workdir") -> contextlib.AbstractContextManager[None]:
+    def alone(self) -> contextlib.AbstractContextManager[None]:
         """Excludes every other run from the folder while the block runs.
 
         Readers are not excluded. The lock file is not part of a run.
-
-        Args:
-            flag: the flag that names the folder, for the message.
 
         Raises:
             UserError: another process works in it, or it cannot be written.
@@ -76,7 +78,7 @@ class RunFolder:
         return exclusive(
             self.path / ".lock",
             self.path,
-            advice=f"use another {flag}",
+            advice=f"use another {self._flag}",
         )
 
     def check_place(self) -> None:
@@ -92,17 +94,17 @@ class RunFolder:
         # TensorFlow takes a path as text.
         except UnicodeEncodeError:
             raise UserError(
-                f"{self.path} is not UTF-8; use another --workdir"
+                f"{self.path} is not UTF-8; use another {self._flag}"
             ) from None
         try:
             parent = next(x for x in [self.path, *self.path.parents] if x.exists())
         # A name that is too long for the file system, or holds a null byte.
         except (OSError, ValueError) as error:
             raise UserError(
-                f"--workdir cannot be used ({error}); use another --workdir"
+                f"{self._flag} cannot be used ({error}); use another {self._flag}"
             ) from None
         if not parent.is_dir():
-            raise UserError(f"{parent} is a file; use another --workdir")
+            raise UserError(f"{parent} is a file; use another {self._flag}")
         folders = (self.checkpoints, self.tensorboard, self.report.parent)
         files = (self.config, self.metrics, self.tuned, self.results, self.report)
         for path, wanted in [(x, "folder") for x in folders] + [
@@ -111,11 +113,11 @@ class RunFolder:
             if path.exists() and path.is_dir() != (wanted == "folder"):
                 raise UserError(
                     f"{path} is in the way, a run keeps a {wanted} of that name; move "
-                    "it, or use another --workdir"
+                    f"it, or use another {self._flag}"
                 )
         for path in (parent, *(x for x in folders if x.exists())):
             if not os.access(path, os.W_OK):
-                raise UserError(f"{path} cannot be written; use another --workdir")
+                raise UserError(f"{path} cannot be written; use another {self._flag}")
 
     def check(
         self,
@@ -150,7 +152,7 @@ class RunFolder:
             f"{self.path} holds a run of another configuration ("
             + "; ".join(differing[:3])
             + ("; ..." if len(differing) > 3 else "")
-            + "); use another --workdir"
+            + f"); use another {self._flag}"
         )
 
     def is_run(self) -> bool:

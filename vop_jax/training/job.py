@@ -12,6 +12,7 @@ from vop_jax.model.tree_paths import paths
 from vop_jax.runtime.files import in_room, write_atomically
 from vop_jax.runtime.processes import is_main, main_first, to_host
 from vop_jax.runtime.run_folder import RunFolder
+from vop_jax.scoring.chance import against, drawn_intervals
 from vop_jax.scoring.event_order import ORDERS, both_ways
 from vop_jax.scoring.similarity import Similarity
 from vop_jax.training.config import RunConfig
@@ -119,12 +120,23 @@ def _write(
         folder.results,
         json.dumps(
             results
+            | _chance(scores, config.method)
             | {"compared_with": others, "seconds": clock.parts}
             | {"data": run.data.provenance},
             indent=1,
         ),
     )
     _show(run, scores, clock)
+
+
+def _chance(scores: Scores, name: str) -> dict[str, Any]:
+    """How far a model's metrics, and their difference to CLIP's, may be chance."""
+    own, untuned = scores.rankings[name], scores.rankings["zero_shot"]
+    found: dict[str, Any] = {"intervals": drawn_intervals(own)}
+    if own is not untuned:
+        found["against_untuned"] = against(own, untuned)
+        scores.results["zero_shot"]["intervals"] = drawn_intervals(untuned)
+    return found
 
 
 def _show(run: Run, scores: Scores, clock: _Clock) -> None:

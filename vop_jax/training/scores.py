@@ -9,6 +9,10 @@ from data_pipelines.preparing.provenance import left_out
 from vop_jax.devices.mesh import put_tree
 from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.embedder import Embedder
+from vop_jax.scoring.bootstrap import Ranking
+from vop_jax.scoring.counts import Counts
+from vop_jax.scoring.evaluation import directions
+from vop_jax.scoring.metrics import retrieval_counts
 from vop_jax.scoring.results import score
 from vop_jax.scoring.similarity import Similarity
 from vop_jax.training.run import Run
@@ -19,6 +23,7 @@ class Scores:
 
     Attributes:
         results: of the test split, by the model's name.
+        rankings: the ranks behind them, by the model's name and the direction.
 
     Args:
         run: whose data, devices and settings are used.
@@ -27,6 +32,7 @@ class Scores:
     def __init__(self, run: Run):
         self._run = run
         self.results: dict[str, dict[str, Any]] = {}
+        self.rankings: dict[str, dict[str, Ranking]] = {}
         # Cached, so that each model compiles once for all splits and all validations.
         self._embedders: dict[DualEncoder, Embedder] = {}
 
@@ -51,11 +57,14 @@ class Scores:
         )
 
     def metrics(
-        self, similarity: Float[np.ndarray, "C V"] | Similarity, split: str
+        self,
+        similarity: Float[np.ndarray, "C V"] | Similarity,
+        split: str,
+        counts: dict[str, Counts] | None = None,
     ) -> dict[str, Any]:
-        """The metrics of a similarity on a split."""
+        """The metrics of a similarity on a split; `counts` are its own, if known."""
         run = self._run
-        return score(similarity, run.data.splits[split], run.config.ties)
+        return score(similarity, run.data.splits[split], run.config.ties, counts)
 
     def entry(
         self,
@@ -63,6 +72,7 @@ class Scores:
         similarity: Float[np.ndarray, "C V"] | Similarity,
         trained: int,
         split: str = "test",
+        counts: dict[str, Counts] | None = None,
     ) -> dict[str, Any]:
         """A model's entry of `results.json`.
 
@@ -71,13 +81,14 @@ class Scores:
             similarity: on the split.
             trained: number of trained parameters.
             split: name of the split.
+            counts: of the similarity, if they are known.
         """
         run = self._run
         return {
             "method": name,
             "dataset": run.config.dataset,
             "dtype": run.config.compute.dtype,
-            **self.metrics(similarity, split),
+            **self.metrics(similarity, split, counts),
             "left_out": left_out(run.data.provenance, split),
             "trainable_parameters": trained,
         }
@@ -89,7 +100,13 @@ class Scores:
         trained: int,
     ) -> None:
         """Scores a similarity on the test split and stores the result under a name."""
-        self.results[name] = self.entry(name, similarity, trained)
+        right = self._run.data.splits["test"].video_of_caption
+        counts = retrieval_counts(similarity, right)
+        self.results[name] = self.entry(name, similarity, trained, counts=counts)
+        ways = directions(counts, right, self._run.config.ties)
+        self.rankings[name] = {
+            way: Ranking(found.ranks, found.video) for way, found in ways.items()
+        }
 
     def evaluate_untuned(self) -> Float[np.ndarray, "C V"] | Similarity:
         """Scores CLIP without tuning; on single frames too if the data tests order.

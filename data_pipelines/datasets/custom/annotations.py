@@ -2,7 +2,7 @@
 
 import collections
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NotRequired
 
@@ -51,10 +51,9 @@ def read(path: Path) -> Annotations:
     captions: dict[str, list[str]] = collections.defaultdict(list)
     for where, row in _rows(path):
         video = row["video"].strip()
-        _check_path(video, where)
-        video_id = row.get("video_id", "").strip() or _id_of(video)
-        split: str = row.get("split", "").strip().lower()
-        split = _OTHER_NAMES.get(split, split)
+        check_path(video, where)
+        video_id = row.get("video_id", "").strip() or id_of(video)
+        split = split_called(row.get("split", ""))
         if split and split not in SPLITS:
             raise UserError(
                 f"{where}: split is {shown(split, repr)}; use {', '.join(SPLITS)}"
@@ -109,8 +108,18 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         yield where, row
 
 
-def _check_path(video: str, where: str) -> None:
-    """Checks that a video is named by a path inside the folder of videos."""
+def split_called(name: str) -> str:
+    """The split that a name means; another name as it is, in lower case."""
+    name = name.strip().lower()
+    return _OTHER_NAMES.get(name, name)
+
+
+def check_path(video: str, where: str) -> None:
+    """Checks that a video is named by a path inside the folder of videos.
+
+    Raises:
+        UserError: it is not.
+    """
     if not video:
         raise UserError(f"{where}: the video is empty; name a file")
     check_id(video, where)
@@ -127,8 +136,8 @@ def _check_path(video: str, where: str) -> None:
         )
 
 
-def _id_of(video: str) -> str:
-    """The path without its suffix: two folders may hold files of the same name."""
+def id_of(video: str) -> str:
+    """A video's id, its path without suffix: two folders may hold one file name."""
     return str(PurePosixPath(video).with_suffix(""))
 
 
@@ -142,20 +151,25 @@ def _by_split(path: Path, split_of: dict[str, str]) -> dict[str, list[str]]:
             "column or remove it"
         )
     if not named:
-        split_of = _hashed_splits(path, list(split_of))
+        if len(split_of) < 3:
+            raise UserError(
+                f"{path} names {len(split_of)} videos; to be split in three it must "
+                "name 3, or have a column split"
+            )
+        split_of = hashed_splits(list(split_of))
     for video_id, split in split_of.items():
         ids[split].append(video_id)
     return ids
 
 
-def _hashed_splits(path: Path, ids: list[str]) -> dict[str, str]:
-    """A tenth each for test and validation, the same whatever the order of the rows."""
-    if len(ids) < 3:
-        raise UserError(
-            f"{path} names {len(ids)} videos; to be split in three it must name 3, or "
-            "have a column split"
-        )
-    size = max(1, len(ids) // _SHARE)
+def hashed_splits(ids: Sequence[str], least: int = 1) -> dict[str, str]:
+    """A tenth each for test and validation, the same whatever the order of the rows.
+
+    Args:
+        ids: of the videos.
+        least: the fewest videos of test and of validation.
+    """
+    size = max(least, len(ids) // _SHARE)
     order = sorted(ids, key=lambda x: hashlib.sha256(x.encode()).digest())
     held = dict.fromkeys(order[:size], "test")
     held |= dict.fromkeys(order[size : 2 * size], "validation")

@@ -1,0 +1,205 @@
+"""Rows of captions held against the folder: mistakes, splits, what is written."""
+
+import csv
+
+import pytest
+
+from data_pipelines.console.errors import UserError
+from data_pipelines.datasets.custom.annotations import read
+from data_pipelines.decoding.video_files import VideoFiles
+from vop_jax.own_data.captions_file import read_captions
+from vop_jax.own_data.known import changes, looked_at
+from vop_jax.own_data.mistakes import Mistake, lines_of, some
+from vop_jax.own_data.pairs import as_csv, pairs_of, tell_unused, with_splits
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve files, of which nothing is read here."""
+    for i in range(12):
+        path = tmp_path / "videos" / ("first" if i < 6 else "second") / f"{i}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes([i]) * 100)
+    return tmp_path
+
+
+def names(count=12):
+    return [f"{'first' if i < 6 else 'second'}/{i}.mp4" for i in range(count)]
+
+
+def table(folder, rows, header=("video", "caption")):
+    path = folder / "x.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return read_captions(path)
+
+
+def pairs(folder, rows, *, leave_out=False, **options):
+    files = VideoFiles(folder / "videos")
+    return pairs_of(table(folder, rows, **options), files, leave_out=leave_out)
+
+
+def good(count=12):
+    return [(name, f"said of {name} {i}") for name in names(count) for i in (1, 2)]
+
+
+WRONG = [
+    ("first/0.mp4", "", "the caption is empty; write one"),
+    ("first/x.mp4", "a dog", "no such file below"),
+    ("0.mp4", "a dog", "(is it first/0.mp4?)"),
+    ("first/0", "a dog", "(is it first/0.mp4?)"),
+    ("films\\0.mov", "a dog", "(is it first/0.mp4?)"),
+    ("", "a dog", "the video is empty; name a file"),
+    ("../0.mp4", "a dog", "not a path inside the folder of videos; name it relative"),
+    ("/0.mp4", "a dog", "not a path inside the folder of videos"),
+]
+
+
+@pytest.mark.parametrize(("video", "caption", "says"), WRONG)
+def test_a_mistake_is_one_line_with_its_row(folder, video, caption, says):
+    rows = [*good(1), (video, caption), *good()]
+    with pytest.raises(UserError) as error:
+        pairs(folder, rows)
+    assert says in str(error.value)
+    assert "x.csv, row 4: " in str(error.value)
+    assert "--leave_out" in str(error.value)
+    assert "\n" not in str(error.value)
+    kept = pairs(folder, rows, leave_out=True)
+    assert kept == pairs(folder, [*good(1), *good()])._replace(rows=kept.rows)
+
+
+def test_mistakes_of_several_kinds_are_all_listed_before_the_end(folder, capsys):
+    rows = [*((x, y) for x, y, _ in WRONG[:2]), *good(), ("first/0.mp4", "  ")]
+    with pytest.raises(UserError, match="has 2 kinds of mistakes, listed above"):
+        pairs(folder, rows)
+    listed = capsys.readouterr().err.splitlines()
+    assert len(listed) == 2
+    assert "rows 2 and 28: the caption is empty" in listed[0]
+    assert "row 3: no such file" in listed[1]
+
+
+def test_many_rows_are_counted():
+    found = [Mistake(row, "wrong", "right it", f"n{row}") for row in range(2, 20)]
+    (line,) = lines_of("x.csv", found)
+    assert line == (
+        "x.csv, rows 2, 3, 4, 5, 6 and 13 more: wrong: n2, n3, n4, n5, n6 and 13 more; "
+        "right it"
+    )
+    assert some(["a"]) == "a"
+    assert some(["a", "b"]) == "a and b"
+
+
+def test_a_pair_that_is_repeated_is_used_once_and_told(folder, capsys):
+    found = pairs(folder, [*good(), good()[0], ("./first/0.mp4", "another")])
+    assert found.captions["first/0.mp4"] == [*(y for _, y in good()[:2]), "another"]
+    assert "row 26: the same video and caption" in capsys.readouterr().err
+
+
+def test_videos_without_a_caption_are_told(folder, capsys):
+    found = pairs(folder, good(10))
+    tell_unused(found, VideoFiles(folder / "videos"))
+    line = capsys.readouterr().err
+    assert "2 videos of" in line
+    assert "second/10.mp4 and second/11.mp4" in line
+    (folder / "videos/notes.doc").write_text("of no interest")
+    tell_unused(pairs(folder, good()), VideoFiles(folder / "videos"))
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("count", "held"), [(6, 2), (12, 2)])
+def test_two_videos_at_least_are_held_out_twice(folder, count, held):
+    found = with_splits("x", pairs(folder, good(count)))
+    splits = list(found.split_of.values())
+    assert (splits.count("test"), splits.count("validation")) == (held, held)
+    # Whatever the order of the rows.
+    turned = with_splits("x", pairs(folder, good(count)[::-1]))
+    assert turned.split_of == found.split_of
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (good(2), "has 2 videos with captions that can be used; 6 are the fewest"),
+        (good(1)[:1], "has 1 video with captions"),
+        ([(x, "A  film") for x in names()], "all captions are the same, 'a film'"),
+    ],
+)
+def test_too_little_to_learn_from_is_one_line(folder, rows, says):
+    with pytest.raises(UserError) as error:
+        with_splits("x.csv", pairs(folder, rows))
+    assert says in str(error.value)
+
+
+HEADER = ("video", "caption", "split")
+
+
+def with_split(splits):
+    named = zip(good(), splits, strict=True)
+    return [(*row, split) for row, split in named]
+
+
+def test_the_file_s_own_splits_are_kept(folder):
+    rows = with_split([*["train"] * 16, *["val"] * 4, *["Test"] * 4])
+    found = with_splits("x", pairs(folder, rows, header=HEADER))
+    assert [found.split_of[x] for x in names()[7:]] == [
+        *("train", "validation", "validation", "test", "test")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("splits", "says"),
+    [
+        (["train"] * 24, "the column split has 0 videos for test"),
+        (["test"] * 22 + ["train"] * 2, "the column split has 1 video for train"),
+        (["train"] * 20 + [""] * 4, "rows 22, 23, 24 and 25: the split is empty"),
+        (["train"] * 23 + ["test"], "row 25: a video in a second split: second/11.mp4"),
+        (["train"] * 23 + ["tost"], "row 25: not the name of a split: tost; use train"),
+    ],
+)
+def test_wrong_splits_are_one_line(folder, splits, says):
+    with pytest.raises(UserError) as error:
+        with_splits("x", pairs(folder, with_split(splits), header=HEADER))
+    assert says in str(error.value)
+
+
+def test_what_is_written_is_read_as_it_was_meant(folder):
+    """Two files of one stem keep apart, and so do commas and lines in a caption."""
+    (folder / "videos/first/0.webm").write_bytes(b"x")
+    rows = [*good(), ("first/0.webm", 'a "dog", \nand more')]
+    found = with_splits("x", pairs(folder, rows))
+    (folder / "captions.csv").write_text(as_csv(found))
+    annotations = read(folder / "captions.csv")
+    listed = {x.files[0]: x for split in annotations.splits.values() for x in split}
+    assert {x: list(y.captions) for x, y in listed.items()} == found.captions
+    assert listed["first/0.webm"].video_id == "first/0.webm"
+    assert listed["first/1.mp4"].video_id == "first/1"
+    for split, videos in annotations.splits.items():
+        assert {found.split_of[x.files[0]] for x in videos} == {split}
+
+
+class NoWorkers:
+    """Says of every video that it cannot be read; nothing is decoded."""
+
+    def run(self, jobs):
+        from data_pipelines.decoding.video_job import Result
+
+        for job in jobs:
+            yield job, Result("damaged", "no")
+
+
+def test_changes_are_noticed_and_copies_are_not(folder):
+    files = VideoFiles(folder / "videos")
+    one = pairs(folder, good())
+    known = looked_at(one, files, NoWorkers())  # pyright: ignore[reportArgumentType]
+    assert changes(known, one, files) == ""
+    other = pairs(folder, [*good()[1:], ("first/1.mp4", "more"), ("first/2.mp4", "x")])
+    assert changes(known, other, files) == "2 captions added; 1 caption removed"
+    # A copied folder has other times; another film has another content.
+    path = folder / "videos/first/3.mp4"
+    path.write_bytes(path.read_bytes())
+    assert changes(known, one, files) == ""
+    path.write_bytes(b"y" * 100)
+    assert changes(known, one, files) == "1 video replaced: first/3.mp4"
+    split = one._replace(split_of={"first/0.mp4": "test"})
+    path.write_bytes(bytes([3]) * 100)
+    assert changes(known, split, files) == "the column split changed"

@@ -20,11 +20,11 @@ from pages import (
 
 from data_pipelines.dummy import write_dummy
 
-# These are run elsewhere: on a converted model in tests/weights, in tests/mteb_model, and
-# the notebook in `test_notebook.py`.
-TORCH = "use_in_pytorch.py"
+# These are run elsewhere: in tests/weights, on a converted model, in tests/mteb_model and
+# in `test_notebook.py`.
 ELSEWHERE = {
-    ROOT / "examples" / x for x in (TORCH, "score_with_mteb.py", "notebook.py")
+    ROOT / "examples" / x
+    for x in ("use_in_pytorch.py", "score_with_mteb.py", "notebook.py")
 }
 EXAMPLES = sorted({*(ROOT / "examples").glob("*.py")} - ELSEWHERE)
 # What a page's Python may need of the folder it runs in; training takes a minute.

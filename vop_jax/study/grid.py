@@ -20,6 +20,10 @@ from vop_jax.model.methods import find_method
 from vop_jax.runtime.files import write_atomically
 from vop_jax.runtime.metrics_log import read_metrics
 from vop_jax.runtime.run_folder import RunFolder
+from vop_jax.scoring.bootstrap import Ranking, bootstrap_intervals
+from vop_jax.scoring.evaluation import directions
+from vop_jax.scoring.metrics import retrieval_counts
+from vop_jax.scoring.similarity import Similarity
 from vop_jax.study.cells import Cell, Study, find_study
 from vop_jax.training.config import ADDED_FIELDS, RunConfig, as_begun, check_config
 from vop_jax.training.loop import train
@@ -54,6 +58,8 @@ class CellResults(Directions):
     seconds_per_epoch: Annotated[float, Ge(0)]
     twins: NotRequired[Order]
     same_end: NotRequired[Order]
+    # Not in results of older versions.
+    intervals: NotRequired[dict[str, dict[str, list[float]]]]
 
 
 def cell_config(
@@ -117,14 +123,13 @@ def _run_once(
     run = assemble(config, folder, shared)
     scores = Scores(run)
     variables = train(run, scores)
-    metrics = {
-        split: scores.entry(
-            config.method,
-            scores.similarity(run.model, variables, split),
-            run.trained_count,
-            split,
-        )
+    similarities = {
+        split: scores.similarity(run.model, variables, split)
         for split in ("test", "validation")
+    }
+    metrics = {
+        split: scores.entry(config.method, similarity, run.trained_count, split)
+        for split, similarity in similarities.items()
     }
     steps = [
         line["step_seconds"] for line in read_metrics(folder) if "step_seconds" in line
@@ -132,6 +137,7 @@ def _run_once(
     seconds = float(np.median(steps)) * run.feed().steps_per_epoch if steps else 0.0
     results = metrics["test"] | {
         "validation": metrics["validation"],
+        "intervals": test_intervals(similarities["test"], run),
         "seconds_per_epoch": seconds,
         "learning_rate": config.optimizer.learning_rate,
         "seed": config.seed,
@@ -141,6 +147,17 @@ def _run_once(
     # A study has many runs; only their results are kept.
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     return results
+
+
+def test_intervals(
+    similarity: np.ndarray | Similarity, run: Run
+) -> dict[str, dict[str, list[float]]]:
+    """The bootstrap interval of each metric of the test split, by direction."""
+    right = run.data.splits["test"].video_of_caption
+    found = directions(retrieval_counts(similarity, right), right, run.config.ties)
+    rankings = [Ranking(way.ranks, way.video) for way in found.values()]
+    intervals = zip(found, bootstrap_intervals(rankings), strict=True)
+    return {way: {k: list(ends) for k, ends in x.items()} for way, x in intervals}
 
 
 def validation_score(results: dict[str, Any]) -> float:
@@ -189,6 +206,7 @@ class StudyRuns:
         scores.evaluate_untuned()
         # CLIP without tuning, by name of what it sees of a video.
         self.untuned = scores.results
+        self._found: dict[str, float] = {}
         self.finished: dict[str, list[dict[str, Any]]] = {}
         self.failed: dict[str, str] = {}
 
@@ -230,9 +248,26 @@ class StudyRuns:
         seed = self._seeds[0]
         if not find_method(cell.method).trained:
             return [self._once(cell, 1.0, seed)]
-        scores = {rate: self._score(cell, rate) for rate in self._rates}
-        best = max(scores, key=scores.__getitem__)
+        best = self._best_rate(cell)
         return [self._once(cell, best, seed) for seed in self._seeds]
+
+    def _best_rate(self, cell: Cell) -> float:
+        """The factor on the cell's learning rate that its search finds, or another's.
+
+        Searched once, also where other cells take it.
+        """
+        if cell.rate_of:
+            other = next(x for x in self.cells if x.name == cell.rate_of)
+            # The rate itself is taken, and the defaults may differ.
+            own, others = (
+                self._base(x.method)["optimizer"]["learning_rate"]
+                for x in (cell, other)
+            )
+            return self._best_rate(other) * (others / own)
+        if cell.name not in self._found:
+            scores = {rate: self._score(cell, rate) for rate in self._rates}
+            self._found[cell.name] = max(scores, key=scores.__getitem__)
+        return self._found[cell.name]
 
     def _score(self, cell: Cell, rate: float) -> float:
         """A rate's validation score; -inf if its run fails, as by a loss overflow."""

@@ -1,12 +1,13 @@
-"""Runs a table or figure of the paper.
+"""Runs a table or figure of the paper, or compares the methods since.
 
     python -m vop_jax.ablate --study=table1 [--dataset=demo] [--output=DIR]
         [--seeds=0,1,2] [--rates=0.33,1,3] [--search_epochs=N]
 
 For every cell the study first searches the learning rate, as factors of the method's
 default, on the validation split with the first seed; the search never uses the test
-split. The best rate is then run with all seeds. Finished runs are never repeated, and a
-cell that fails is reported while the others continue.
+split. The best rate is then run with all seeds; methods of one family share a search.
+Finished runs are never repeated, and a cell that fails is reported while the others
+continue.
 """
 
 from collections.abc import Callable
@@ -106,7 +107,7 @@ def main() -> int:
         return values
 
     def report(runs: StudyRuns) -> None:
-        write_csv(output / "results.csv", runs.finished)
+        write_csv(output / "results.csv", runs.finished, runs.costs)
         write_study_page(
             output / "index.html",
             study=runs.study,
@@ -114,6 +115,7 @@ def main() -> int:
             untuned=runs.untuned,
             finished=runs.finished,
             failed=runs.failed,
+            costs=runs.costs,
             dataset=flags.dataset,
         )
 
@@ -121,6 +123,7 @@ def main() -> int:
     # Before the backbone and the data are read.
     with in_room(output, flags.data_dir), RunFolder(output).alone("--output"):
         runs = StudyRuns(flags.study, base, output, seeds, rates, flags.search_epochs)
+        runs.measure_costs()
         runs.run(lambda: report(runs))
     say(f"page: {output / 'index.html'}")
     return 1 if runs.failed else 0

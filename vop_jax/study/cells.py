@@ -113,7 +113,7 @@ _SINCE_ROWS = (
     *("mv_adapter", "dgl_linear", "dgl_transformer"),
 )
 # Methods of one family of papers, with one recipe.
-_FAMILY = dict.fromkeys(("ivfusion", "discovla", "tempme"), "lora")
+_FAMILY: Mapping[str, str] = dict.fromkeys(("ivfusion", "discovla", "tempme"), "lora")
 
 
 def _methods_since(layers: int) -> list[Cell]:

@@ -25,8 +25,10 @@ from vop_jax.scoring.evaluation import directions
 from vop_jax.scoring.metrics import retrieval_counts
 from vop_jax.scoring.similarity import Similarity
 from vop_jax.study.cells import Cell, Study, find_study
+from vop_jax.study.costs import Costs, costs_of
 from vop_jax.training.config import ADDED_FIELDS, RunConfig, as_begun, check_config
 from vop_jax.training.loop import train
+from vop_jax.training.preflight import check_backbone
 from vop_jax.training.run import Run, assemble, check_train
 from vop_jax.training.scores import Scores
 
@@ -207,6 +209,7 @@ class StudyRuns:
         # CLIP without tuning, by name of what it sees of a video.
         self.untuned = scores.results
         self._found: dict[str, float] = {}
+        self.costs: dict[str, Costs] = {}
         self.finished: dict[str, list[dict[str, Any]]] = {}
         self.failed: dict[str, str] = {}
 
@@ -227,6 +230,22 @@ class StudyRuns:
                 mistakes.append(error)
         if mistakes:
             raise mistakes[0]
+
+    def measure_costs(self) -> None:
+        """Measures what the cells cost, if the study compares that.
+
+        A cell that does not fit the backbone has no costs; its run says why.
+        """
+        fitting = {}
+        for cell in self.cells if self.study.costs_of else ():
+            try:
+                config = cell_config(cell, self._base, 1.0, self._seeds[0])
+                check_backbone(config, self._shared.backbone.size)
+            except UserError:
+                continue
+            fitting[cell.name] = config
+        if self.study.costs_of in fitting:
+            self.costs = costs_of(fitting, self._shared, self.study.costs_of)
 
     def run(self, report: Callable[[], None]) -> None:
         """Runs every cell; `report` is called after each."""

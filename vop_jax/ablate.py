@@ -1,7 +1,7 @@
 """Runs a table or figure of the paper, or compares the methods since.
 
     python -m vop_jax.ablate --study=table1 [--dataset=demo] [--output=DIR]
-        [--seeds=0,1,2] [--rates=0.33,1,3] [--search_epochs=N]
+        [--seeds=0,1,2] [--rates=0.33,1,3] [--widen=N] [--search_epochs=N]
 
 For every cell the study first searches the learning rate, as factors of the method's
 default, on the validation split with the first seed; the search never uses the test
@@ -77,6 +77,13 @@ def main() -> int:
         help="factors on each method's learning rate to search over",
     )
     parser.add_argument(
+        "--widen",
+        type=number(int, Range(0, 10)),
+        default=0,
+        help="how often a search goes on beyond its range, by as much as between its "
+        "last two rates, if the best rate is at an end of it (default: 0)",
+    )
+    parser.add_argument(
         "--epochs",
         type=number(int, EPOCHS),
         help="epochs of each final run (default: the data set's own)",
@@ -122,7 +129,8 @@ def main() -> int:
     output = flags.output or Path(f"runs/{flags.study}_{flags.dataset}")
     # Before the backbone and the data are read.
     with in_room(output, flags.data_dir), RunFolder(output).alone("--output"):
-        runs = StudyRuns(flags.study, base, output, seeds, rates, flags.search_epochs)
+        search = rates, flags.search_epochs, flags.widen
+        runs = StudyRuns(flags.study, base, output, seeds, *search)
         runs.measure_costs()
         runs.run(lambda: report(runs))
     say(f"page: {output / 'index.html'}")

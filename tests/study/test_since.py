@@ -18,7 +18,7 @@ from vop_jax.study import grid as module
 from vop_jax.study import page as page_module
 from vop_jax.study.cells import STUDIES, Cell, Study
 from vop_jax.study.costs import count_work, time_by_turns
-from vop_jax.study.grid import StudyRuns, cell_config
+from vop_jax.study.grid import StudyRuns, cell_config, next_rate
 from vop_jax.study.page import write_csv, write_study_page
 from vop_jax.training.config import default_values
 
@@ -62,7 +62,7 @@ def test_one_search_serves_a_family(monkeypatch, tmp_path):
     runs = object.__new__(StudyRuns)
     runs.cells, runs._base, runs._output, runs._shared = cells, base, tmp_path, None
     runs._seeds, runs._rates, runs._search_epochs = [0, 1], [0.5, 1.0], 3
-    runs._found = {}
+    runs._found, runs._widen = {}, 0
     for cell in reversed(cells):
         runs._cell(cell)
     assert searched == [("c", 0.02), ("c", 0.04), ("a", 0.005), ("a", 0.01)]
@@ -71,6 +71,37 @@ def test_one_search_serves_a_family(monkeypatch, tmp_path):
         *(("b", pytest.approx(0.005)),) * 2,
         *(("a", 0.005),) * 2,
     ]
+
+
+@pytest.mark.parametrize(
+    ("scores", "beyond"),
+    [
+        ({0.5: 1, 1: 2, 3: 3}, 9),
+        ({3: 3, 0.5: 1, 1: 2}, 9),
+        ({0.5: 3, 1: 2, 3: 1}, 0.25),
+        ({0.5: 1, 1: 2, 3: 1}, None),
+        ({1: 5}, None),
+        ({1: -np.inf, 3: -np.inf}, None),
+    ],
+)
+def test_a_search_goes_on_beyond_an_end(scores, beyond):
+    assert next_rate(scores) == beyond
+
+
+@pytest.mark.parametrize(
+    ("widen", "tried"), [(0, [1, 3]), (1, [1, 3, 9]), (4, [1, 3, 9, 27])]
+)
+def test_it_goes_on_as_often_as_asked(widen, tried, monkeypatch):
+    runs, seen = object.__new__(StudyRuns), []
+    runs._found, runs._widen, runs._rates = {}, widen, [1, 3]
+
+    def score(cell, rate):
+        seen.append(rate)
+        return {1: 1, 3: 2, 9: 3, 27: 0}[rate]
+
+    monkeypatch.setattr(runs, "_score", score)
+    assert runs._best_rate(Cell("a", "vop")) == min(tried[-1], 9)
+    assert seen == tried
 
 
 def test_calls_are_timed_by_turns():

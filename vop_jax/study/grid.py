@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -170,6 +170,24 @@ def validation_score(results: dict[str, Any]) -> float:
     )
 
 
+def next_rate(scores: Mapping[float, float]) -> float | None:
+    """The rate beyond a range whose best one is at its end, as far as the last step.
+
+    Args:
+        scores: rate -> validation score, -inf if its run failed.
+
+    Returns:
+        None if a search cannot go on: the best rate is within the range, or it is one
+        rate alone, or no run succeeded.
+    """
+    rates = sorted(scores)
+    best = max(scores, key=scores.__getitem__)
+    if len(rates) < 2 or scores[best] == -np.inf:
+        return None
+    ends = {rates[0]: rates[1], rates[-1]: rates[-2]}
+    return best * (best / ends[best]) if best in ends else None
+
+
 class StudyRuns:
     """The runs of a study and their results so far.
 
@@ -181,6 +199,8 @@ class StudyRuns:
         rates: factors on a method's learning rate to search over.
         search_epochs: epochs of each learning-rate search run; 0 means the same as a
             final run, and the best rate's search run is then the first final run.
+        widen: how often a search goes on beyond its range if the best rate is at an end
+            of it.
     """
 
     def __init__(
@@ -191,11 +211,12 @@ class StudyRuns:
         seeds: Sequence[int],
         rates: Sequence[float],
         search_epochs: int = 0,
+        widen: int = 0,
     ):
         self.study: Study = find_study(name)
         self._base, self._output = base, output
         self._seeds, self._rates = seeds, rates
-        self._search_epochs = search_epochs
+        self._search_epochs, self._widen = search_epochs, widen
         # Rates and seeds are not compiled into a program, so each cell compiles once.
         jax.config.update("jax_compilation_cache_dir", str((output / "xla").absolute()))
         # Read the backbone and the data once, and score CLIP without tuning.
@@ -285,6 +306,11 @@ class StudyRuns:
             return self._best_rate(other) * (others / own)
         if cell.name not in self._found:
             scores = {rate: self._score(cell, rate) for rate in self._rates}
+            for _ in range(self._widen):
+                beyond = next_rate(scores)
+                if beyond is None:
+                    break
+                scores[beyond] = self._score(cell, beyond)
             self._found[cell.name] = max(scores, key=scores.__getitem__)
         return self._found[cell.name]
 

@@ -148,4 +148,7 @@ def dot_chart(title: str, x: str, lines: Mapping[str, Mapping[str, Line]]) -> st
     axes.set_yticks(range(len(rows)), rows)
     axes.invert_yaxis()
     axes.set_xlabel(x, fontsize=8, color=_INK)
-    return _svg(figure, axes, len(lines))
+    # Beside the axes, where it covers no row.
+    if len(lines) > 1:
+        figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    return _svg(figure, axes, 0)

@@ -234,12 +234,9 @@ def _cost_charts(
             work[cell.name] = Line([flops], [mean], [deviation])
     percent = "t2v R@1, percent"
     by_trained, by_work = "R@1 and trained parameters", "R@1 and inference FLOPs"
-    unit = "GFLOP of a video and a caption"
+    unit, axis = "GFLOP of a video and a caption", "trained parameters"
     return [
-        (
-            by_trained,
-            scatter_chart(by_trained, "parameters", percent, trained, log=True),
-        ),
+        (by_trained, scatter_chart(by_trained, axis, percent, trained, log=True)),
         (by_work, scatter_chart(by_work, unit, percent, work)),
     ]
 

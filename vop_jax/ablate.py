@@ -1,12 +1,13 @@
-"""Runs a table or figure of the paper.
+"""Runs a table or figure of the paper, or compares the methods since.
 
     python -m vop_jax.ablate --study=table1 [--dataset=demo] [--output=DIR]
-        [--seeds=0,1,2] [--rates=0.33,1,3] [--search_epochs=N]
+        [--seeds=0,1,2] [--rates=0.33,1,3] [--widen=N] [--search_epochs=N]
 
 For every cell the study first searches the learning rate, as factors of the method's
 default, on the validation split with the first seed; the search never uses the test
-split. The best rate is then run with all seeds. Finished runs are never repeated, and a
-cell that fails is reported while the others continue.
+split. The best rate is then run with all seeds; methods of one family share a search.
+Finished runs are never repeated, and a cell that fails is reported while the others
+continue.
 """
 
 from collections.abc import Callable
@@ -76,6 +77,13 @@ def main() -> int:
         help="factors on each method's learning rate to search over",
     )
     parser.add_argument(
+        "--widen",
+        type=number(int, Range(0, 10)),
+        default=0,
+        help="how often a search goes on beyond its range, by as much as between its "
+        "last two rates, if the best rate is at an end of it (default: 0)",
+    )
+    parser.add_argument(
         "--epochs",
         type=number(int, EPOCHS),
         help="epochs of each final run (default: the data set's own)",
@@ -106,7 +114,7 @@ def main() -> int:
         return values
 
     def report(runs: StudyRuns) -> None:
-        write_csv(output / "results.csv", runs.finished)
+        write_csv(output / "results.csv", runs.finished, runs.costs)
         write_study_page(
             output / "index.html",
             study=runs.study,
@@ -114,13 +122,16 @@ def main() -> int:
             untuned=runs.untuned,
             finished=runs.finished,
             failed=runs.failed,
+            costs=runs.costs,
             dataset=flags.dataset,
         )
 
     output = flags.output or Path(f"runs/{flags.study}_{flags.dataset}")
     # Before the backbone and the data are read.
     with in_room(output, flags.data_dir), RunFolder(output, "--output").alone():
-        runs = StudyRuns(flags.study, base, output, seeds, rates, flags.search_epochs)
+        search = rates, flags.search_epochs, flags.widen
+        runs = StudyRuns(flags.study, base, output, seeds, *search)
+        runs.measure_costs()
         runs.run(lambda: report(runs))
     say(f"page: {output / 'index.html'}")
     return 1 if runs.failed else 0

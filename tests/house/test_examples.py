@@ -20,8 +20,8 @@ from pages import (
 
 from data_pipelines.dummy import write_dummy
 
-# These are run elsewhere: in tests/weights, on a converted model, in tests/mteb_model and
-# in `test_notebook.py`.
+# These are run elsewhere: in tests/weights, on a converted model, in tests/mteb_model,
+# and in `test_notebook.py`.
 ELSEWHERE = {
     ROOT / "examples" / x
     for x in ("use_in_pytorch.py", "score_with_mteb.py", "notebook.py")

@@ -110,6 +110,7 @@ def test_the_rate_is_chosen_on_the_validation_split(study, monkeypatch, better):
         return figures | {"validation": {"t2v": sides, "v2t": sides}}
 
     monkeypatch.setattr(module, "run_once", run_once)
+    monkeypatch.setattr(study[0], "_found", {})
     chosen = study[0]._cell(CELLS[1])
     assert [run["learning_rate"] for run in chosen] == [better] * 2
 
@@ -126,6 +127,7 @@ def test_a_shorter_search_is_kept_apart(study, monkeypatch):
     monkeypatch.setattr(module, "run_once", run_once)
     ablation = study[0]
     monkeypatch.setattr(ablation, "_search_epochs", 3)
+    monkeypatch.setattr(ablation, "_found", {})
     ablation._cell(CELLS[1])
     assert [run[:2] for run in runs] == [(3, 0), (3, 0), (1, 0), (1, 1)]
     assert len({run[2] for run in runs}) == 4

@@ -1,5 +1,6 @@
-"""The paper's tables and figures as grids of runs.
+"""The paper's tables and figures, and later methods, as grids of runs.
 
-Imports: console, files, runtime, pages, scoring, model, training.
+Imports: console, files, runtime, devices, pages, scoring, model, optimization,
+    training.
 Start reading at `grid`.
 """

@@ -1,4 +1,4 @@
-"""The paper's tables and figures as data: the cells that each study compares."""
+"""The paper's tables and figures, and later methods: the cells each study compares."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -11,11 +11,24 @@ from vop_jax.model.methods import METHODS
 LENGTH = 8
 
 
-class Published(NamedTuple):
-    """The paper's results on MSR-VTT-9k, test 1k-A: t2v R@1, R@5, R@10 and v2t R@1."""
+# The backbone of the paper's tables: figures of another one are not beside these.
+PATCHES = "B/32"
 
-    t2v: tuple[float, float, float]
+
+class Published(NamedTuple):
+    """Printed results on MSR-VTT-9k, test 1k-A; None is what is not known.
+
+    Attributes:
+        t2v: R@1, R@5 and R@10.
+        v2t_r1: R@1.
+        backbone: the size of the CLIP; its patches.
+        millions: of trained parameters.
+    """
+
+    t2v: tuple[float | None, float | None, float | None] = (None, None, None)
     v2t_r1: float | None = None
+    backbone: str = PATCHES
+    millions: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +39,11 @@ class Cell:
         name: unique in the study; also the name of its folder.
         method: a row of the method table.
         changes: configuration field (with dots) -> value, instead of the default.
-        published: the paper's metrics; None if it reports none.
+        published: the printed metrics; None if there are none.
         series: the curve that this cell is a point of; empty in a table.
         x: the x value on that curve.
+        rate_of: the cell whose search this one takes its learning rate from, where one
+            recipe serves several methods; empty means a search of its own.
     """
 
     name: str
@@ -37,19 +52,25 @@ class Cell:
     published: Published | None = None
     series: str = ""
     x: float = 0
+    rate_of: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A table or figure of the paper.
+    """A table or figure.
 
     Attributes:
         title: what it compares.
         cells: number of layers of the vision tower -> the cells.
+        axes: series -> what varies along its curve.
+        costs_of: the cell that the work of the others is relative to; empty if work
+            and speed are not measured.
     """
 
     title: str
     cells: Callable[[int], list[Cell]]
+    axes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    costs_of: str = ""
 
 
 _TABLE_1 = {
@@ -73,6 +94,35 @@ _TABLE_1 = {
 def _methods(layers: int) -> list[Cell]:
     del layers
     return [Cell(name, name, published=_TABLE_1.get(name)) for name in METHODS]
+
+
+# Printed by the methods' authors, or in the table of STOP's repository, which has the
+# parameters too. DiscoVLA's is of another backbone; of TempMe the parameters alone are
+# known.
+_SINCE = {
+    "vop": _TABLE_1["vop"],
+    "vop_fc": _TABLE_1["vop_fc"]._replace(millions=14.10),
+    "discovla": Published((50.5, None, None), backbone="B/16"),
+    "tempme": Published(millions=0.50),
+    "dgl_linear": Published((44.7, 70.5, 79.2), 42.1, millions=0.83),
+    "dgl_transformer": Published((45.8, 69.3, 79.4), 43.5, millions=9.57),
+}
+# What is compared, as far as the table of methods has it.
+_SINCE_ROWS = (
+    *("vop", "vop_fc", "lora", "vop_lora", "ivfusion", "discovla", "tempme"),
+    *("mv_adapter", "dgl_linear", "dgl_transformer"),
+)
+# Methods of one family of papers, with one recipe.
+_FAMILY: Mapping[str, str] = dict.fromkeys(("ivfusion", "discovla", "tempme"), "lora")
+
+
+def _methods_since(layers: int) -> list[Cell]:
+    del layers
+    return [
+        Cell(name, name, published=_SINCE.get(name), rate_of=_FAMILY.get(name, ""))
+        for name in _SINCE_ROWS
+        if name in METHODS
+    ]
 
 
 def _branches(layers: int) -> list[Cell]:
@@ -162,12 +212,25 @@ def _split_layer(layers: int) -> list[Cell]:
 
 STUDIES = {
     "table1": Study("All methods", _methods),
+    "since_vop": Study("Methods since VoP", _methods_since, costs_of="vop"),
     "table2": Study("Which towers are prompted", _branches),
     "table3": Study("What models the context", _context_models),
     "table4": Study("What the context is used for", _context_roles),
-    "fig4": Study("Depth and length of the prompts", _depth_and_length),
-    "fig5": Study("Specific prompts among the 8 of a layer", _specific_length),
-    "fig6": Study("Where the joint layers begin", _split_layer),
+    "fig4": Study(
+        "Depth and length of the prompts",
+        _depth_and_length,
+        {"depth": "last prompted layer", "length": "prompts of a layer"},
+    ),
+    "fig5": Study(
+        "Specific prompts among the 8 of a layer",
+        _specific_length,
+        {"vop_p": "prompts of each frame position", "vop_c": "generated prompts"},
+    ),
+    "fig6": Study(
+        "Where the joint layers begin",
+        _split_layer,
+        {"vop_f": "layers before the joint ones"},
+    ),
 }
 
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -20,9 +20,15 @@ from vop_jax.model.methods import find_method
 from vop_jax.runtime.files import write_atomically
 from vop_jax.runtime.metrics_log import read_metrics
 from vop_jax.runtime.run_folder import RunFolder
+from vop_jax.scoring.bootstrap import Ranking, bootstrap_intervals
+from vop_jax.scoring.evaluation import directions
+from vop_jax.scoring.metrics import retrieval_counts
+from vop_jax.scoring.similarity import Similarity
 from vop_jax.study.cells import Cell, Study, find_study
+from vop_jax.study.costs import Costs, costs_of
 from vop_jax.training.config import ADDED_FIELDS, RunConfig, as_begun, check_config
 from vop_jax.training.loop import train
+from vop_jax.training.preflight import check_backbone
 from vop_jax.training.run import Run, assemble, check_train
 from vop_jax.training.scores import Scores
 
@@ -54,6 +60,8 @@ class CellResults(Directions):
     seconds_per_epoch: Annotated[float, Ge(0)]
     twins: NotRequired[Order]
     same_end: NotRequired[Order]
+    # Not in results of older versions.
+    intervals: NotRequired[dict[str, dict[str, list[float]]]]
 
 
 def cell_config(
@@ -117,14 +125,13 @@ def _run_once(
     run = assemble(config, folder, shared)
     scores = Scores(run)
     variables = train(run, scores)
-    metrics = {
-        split: scores.entry(
-            config.method,
-            scores.similarity(run.model, variables, split),
-            run.trained_count,
-            split,
-        )
+    similarities = {
+        split: scores.similarity(run.model, variables, split)
         for split in ("test", "validation")
+    }
+    metrics = {
+        split: scores.entry(config.method, similarity, run.trained_count, split)
+        for split, similarity in similarities.items()
     }
     steps = [
         line["step_seconds"] for line in read_metrics(folder) if "step_seconds" in line
@@ -132,6 +139,7 @@ def _run_once(
     seconds = float(np.median(steps)) * run.feed().steps_per_epoch if steps else 0.0
     results = metrics["test"] | {
         "validation": metrics["validation"],
+        "intervals": test_intervals(similarities["test"], run),
         "seconds_per_epoch": seconds,
         "learning_rate": config.optimizer.learning_rate,
         "seed": config.seed,
@@ -143,12 +151,41 @@ def _run_once(
     return results
 
 
+def test_intervals(
+    similarity: np.ndarray | Similarity, run: Run
+) -> dict[str, dict[str, list[float]]]:
+    """The bootstrap interval of each metric of the test split, by direction."""
+    right = run.data.splits["test"].video_of_caption
+    found = directions(retrieval_counts(similarity, right), right, run.config.ties)
+    rankings = [Ranking(way.ranks, way.video) for way in found.values()]
+    intervals = zip(found, bootstrap_intervals(rankings), strict=True)
+    return {way: {k: list(ends) for k, ends in x.items()} for way, x in intervals}
+
+
 def validation_score(results: dict[str, Any]) -> float:
     """The objective of the search: the mean of the recalls of both directions."""
     metrics = results["validation"]
     return float(
         np.mean([metrics[way][f"R@{k}"] for way in ("t2v", "v2t") for k in (1, 5, 10)])
     )
+
+
+def next_rate(scores: Mapping[float, float]) -> float | None:
+    """The rate beyond a range whose best one is at its end, as far as the last step.
+
+    Args:
+        scores: rate -> validation score, -inf if its run failed.
+
+    Returns:
+        None if a search cannot go on: the best rate is within the range, or it is one
+        rate alone, or no run succeeded.
+    """
+    rates = sorted(scores)
+    best = max(scores, key=scores.__getitem__)
+    if len(rates) < 2 or scores[best] == -np.inf:
+        return None
+    ends = {rates[0]: rates[1], rates[-1]: rates[-2]}
+    return best * (best / ends[best]) if best in ends else None
 
 
 class StudyRuns:
@@ -162,6 +199,8 @@ class StudyRuns:
         rates: factors on a method's learning rate to search over.
         search_epochs: epochs of each learning-rate search run; 0 means the same as a
             final run, and the best rate's search run is then the first final run.
+        widen: how often a search goes on beyond its range if the best rate is at an end
+            of it.
     """
 
     def __init__(
@@ -172,11 +211,12 @@ class StudyRuns:
         seeds: Sequence[int],
         rates: Sequence[float],
         search_epochs: int = 0,
+        widen: int = 0,
     ):
         self.study: Study = find_study(name)
         self._base, self._output = base, output
         self._seeds, self._rates = seeds, rates
-        self._search_epochs = search_epochs
+        self._search_epochs, self._widen = search_epochs, widen
         # Rates and seeds are not compiled into a program, so each cell compiles once.
         jax.config.update("jax_compilation_cache_dir", str((output / "xla").absolute()))
         # Read the backbone and the data once, and score CLIP without tuning.
@@ -189,6 +229,8 @@ class StudyRuns:
         scores.evaluate_untuned()
         # CLIP without tuning, by name of what it sees of a video.
         self.untuned = scores.results
+        self._found: dict[str, float] = {}
+        self.costs: dict[str, Costs] = {}
         self.finished: dict[str, list[dict[str, Any]]] = {}
         self.failed: dict[str, str] = {}
 
@@ -210,6 +252,22 @@ class StudyRuns:
         if mistakes:
             raise mistakes[0]
 
+    def measure_costs(self) -> None:
+        """Measures what the cells cost, if the study compares that.
+
+        A cell that does not fit the backbone has no costs; its run says why.
+        """
+        fitting = {}
+        for cell in self.cells if self.study.costs_of else ():
+            try:
+                config = cell_config(cell, self._base, 1.0, self._seeds[0])
+                check_backbone(config, self._shared.backbone.size)
+            except UserError:
+                continue
+            fitting[cell.name] = config
+        if self.study.costs_of in fitting:
+            self.costs = costs_of(fitting, self._shared, self.study.costs_of)
+
     def run(self, report: Callable[[], None]) -> None:
         """Runs every cell; `report` is called after each."""
         for place, cell in enumerate(self.cells, 1):
@@ -230,9 +288,31 @@ class StudyRuns:
         seed = self._seeds[0]
         if not find_method(cell.method).trained:
             return [self._once(cell, 1.0, seed)]
-        scores = {rate: self._score(cell, rate) for rate in self._rates}
-        best = max(scores, key=scores.__getitem__)
+        best = self._best_rate(cell)
         return [self._once(cell, best, seed) for seed in self._seeds]
+
+    def _best_rate(self, cell: Cell) -> float:
+        """The factor on the cell's learning rate that its search finds, or another's.
+
+        Searched once, also where other cells take it.
+        """
+        if cell.rate_of:
+            other = next(x for x in self.cells if x.name == cell.rate_of)
+            # The rate itself is taken, and the defaults may differ.
+            own, others = (
+                self._base(x.method)["optimizer"]["learning_rate"]
+                for x in (cell, other)
+            )
+            return self._best_rate(other) * (others / own)
+        if cell.name not in self._found:
+            scores = {rate: self._score(cell, rate) for rate in self._rates}
+            for _ in range(self._widen):
+                beyond = next_rate(scores)
+                if beyond is None:
+                    break
+                scores[beyond] = self._score(cell, beyond)
+            self._found[cell.name] = max(scores, key=scores.__getitem__)
+        return self._found[cell.name]
 
     def _score(self, cell: Cell, rate: float) -> float:
         """A rate's validation score; -inf if its run fails, as by a loss overflow."""

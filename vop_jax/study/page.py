@@ -8,18 +8,39 @@ from typing import Any
 
 import numpy as np
 
-from vop_jax.pages.charts import Line, dot_chart, line_chart
+from vop_jax.pages.charts import Line, dot_chart, line_chart, scatter_chart
 from vop_jax.pages.render import render
 from vop_jax.runtime.files import write_atomically
 from vop_jax.scoring.event_order import ORDERS, both_ways
-from vop_jax.study.cells import Cell, Study
+from vop_jax.study.cells import PATCHES, Cell, Published, Study
+from vop_jax.study.costs import Costs
 
+_METRICS = ("R@1", "R@5", "R@10", "MdR", "MnR")
+_WAYS = ("t2v", "v2t")
 _RECALLS = (("t2v", "R@1"), ("t2v", "R@5"), ("t2v", "R@10"), ("v2t", "R@1"))
+# Of a study that compares costs, where recalls differ less.
+_ALL = tuple((way, key) for way in _WAYS for key in _METRICS)
+# Key of `Costs` -> column, and how its numbers are written.
+_COSTS = {
+    "train_gflop": ("train GFLOP", ".4g"),
+    "train_flops": ("relative", ".3f"),
+    "inference_gflop": ("inference GFLOP", ".4g"),
+    "inference_flops": ("relative", ".3f"),
+    "videos_per_second": ("videos/s", ",.0f"),
+}
 Runs = Mapping[str, Sequence[dict[str, Any]]]
 
 
-def write_csv(path: Path, finished: Runs) -> None:
-    """Writes one row for each cell and seed."""
+def write_csv(
+    path: Path, finished: Runs, costs: Mapping[str, Costs] | None = None
+) -> None:
+    """Writes one row for each cell and seed.
+
+    Args:
+        path: the file.
+        finished: cell -> the results of its runs.
+        costs: of the cells, if the study compares them.
+    """
     lines = []
     for name, runs in finished.items():
         for run in runs:
@@ -33,13 +54,17 @@ def write_csv(path: Path, finished: Runs) -> None:
                     "seconds_per_epoch",
                 )
             }
-            for way in ("t2v", "v2t"):
+            for way in _WAYS:
                 line |= {f"{way}_{key}": x for key, x in run[way].items()}
+                for key, ends in run.get("intervals", {}).get(way, {}).items():
+                    low, high = (f"{way}_{key}_{end}" for end in ("low", "high"))
+                    line |= dict(zip((low, high), ends, strict=True))
             for order in ORDERS:
                 if order in run:
                     line[order] = both_ways(run[order])
                     families = run[order]["families"].items()
                     line |= {f"{order}_{family}": x for family, x in families}
+            line |= (costs or {}).get(name, {})
             lines.append(line)
     columns = list(dict.fromkeys(key for line in lines for key in line))
     buffer = io.StringIO(newline="")
@@ -54,14 +79,46 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean} \u00b1 {np.std(values, ddof=1):.1f}" if len(values) > 1 else mean
 
 
+def _interval(runs: Sequence[dict[str, Any]], way: str) -> str:
+    """The interval of R@1, its ends averaged over the runs that have one."""
+    found = [run["intervals"][way]["R@1"] for run in runs if "intervals" in run]
+    return " to ".join(f"{end:.1f}" for end in np.mean(found, axis=0)) if found else ""
+
+
+def _printed_columns(cells: Sequence[Cell]) -> list[str]:
+    """The columns of printed metrics; empty if no cell has any."""
+    known = [cell.published for cell in cells if cell.published]
+    if not known:
+        return []
+    columns = ["printed t2v R@1", "R@5", "R@10", "v2t R@1"]
+    columns += ["parameters, M"] if any(x.millions for x in known) else []
+    return columns + ["CLIP"] * any(x.backbone != PATCHES for x in known)
+
+
+def _printed(published: Published | None, columns: Sequence[str]) -> list[str]:
+    """What is printed of a method, in the columns of `_printed_columns`."""
+    if published is None:
+        return [""] * len(columns)
+    numbers = [f"{x:.1f}" if x else "" for x in (*published.t2v, published.v2t_r1)]
+    if "parameters, M" in columns:
+        numbers.append(f"{published.millions:.2f}" if published.millions else "")
+    return numbers + [published.backbone] * ("CLIP" in columns)
+
+
 def _rows(
-    cells: Sequence[Cell], untuned: Mapping[str, dict[str, Any]], finished: Runs
+    study: Study,
+    cells: Sequence[Cell],
+    untuned: Mapping[str, dict[str, Any]],
+    finished: Runs,
 ) -> tuple[list[str], list[list[str]]]:
-    published = any(cell.published for cell in cells)
+    printed = _printed_columns(cells)
     orders = [x for x in ORDERS if x in next(iter(untuned.values()))]
+    metrics = _ALL if study.costs_of else _RECALLS
+    intervals = any("intervals" in run for runs in finished.values() for run in runs)
     columns = ["", "learning rate", "parameters", "s/epoch"]
-    columns += [" ".join(x) for x in _RECALLS] + [x.replace("_", " ") for x in orders]
-    columns += ["paper t2v R@1", "R@5", "R@10", "v2t R@1"] if published else []
+    columns += [" ".join(x) for x in metrics]
+    columns += [f"{way} R@1, 95%" for way in _WAYS] if intervals else []
+    columns += [x.replace("_", " ") for x in orders] + printed
     rows = []
     tuned = [
         (x.name, finished[x.name], x.published) for x in cells if x.name in finished
@@ -81,13 +138,33 @@ def _rows(
             f"{trained:,}",
             f"{np.mean([x['seconds_per_epoch'] for x in runs]):.1f}" if trained else "",
         ]
-        row += [_spread([x[way][key] for x in runs]) for way, key in _RECALLS]
+        row += [_spread([x[way][key] for x in runs]) for way, key in metrics]
+        row += [_interval(runs, way) for way in _WAYS] if intervals else []
         row += [_spread([both_ways(x[order]) for x in runs]) for order in orders]
-        if published:
-            printed = [*paper.t2v, paper.v2t_r1] if paper else [None] * 4
-            row += ["" if x is None else f"{x:.1f}" for x in printed]
-        rows.append(row)
+        rows.append(row + _printed(paper, printed))
     return columns, rows
+
+
+def _cost_table(
+    cells: Sequence[Cell], finished: Runs, costs: Mapping[str, Costs]
+) -> dict[str, Any]:
+    """The table of what each cell costs; empty if that was not measured."""
+    if not costs:
+        return {}
+    rows = []
+    for cell in cells:
+        if cell.name not in costs:
+            continue
+        own = costs[cell.name]
+        runs = finished.get(cell.name)
+        row = [cell.name, f"{runs[0]['trainable_parameters']:,}" if runs else ""]
+        row += [format(own[key], form) for key, (_, form) in _COSTS.items()]
+        rows.append([*row, "normalized again" if own["renormalized"] else "as it is"])
+    columns = [column for column, _ in _COSTS.values()]
+    return {
+        "columns": ["", "parameters", *columns, "mean over frames"],
+        "rows": rows,
+    }
 
 
 def _point(runs: Sequence[dict[str, Any]]) -> tuple[float, float]:
@@ -96,16 +173,26 @@ def _point(runs: Sequence[dict[str, Any]]) -> tuple[float, float]:
 
 
 def _charts(
-    title: str, dataset: str, cells: Sequence[Cell], finished: Runs
+    study: Study,
+    dataset: str,
+    cells: Sequence[Cell],
+    finished: Runs,
+    costs: Mapping[str, Costs],
 ) -> list[tuple[str, str]]:
-    """(title, SVG): a curve for each series, or a dot chart for a table."""
+    """(title, SVG): a curve for each series, or a dot chart for a table, and costs."""
+    title = study.title
     done = [cell for cell in cells if cell.name in finished]
     charts = []
     for series in dict.fromkeys(cell.series for cell in done if cell.series):
         own = [cell for cell in done if cell.series == series]
         means, deviations = zip(*(_point(finished[x.name]) for x in own), strict=True)
         line = Line([x.x for x in own], means, deviations)
-        picture = line_chart(series, series, "t2v R@1", {dataset: line})
+        axis = study.axes.get(series, series)
+        picture = line_chart(
+            *(series, axis, "t2v R@1, percent", {dataset: line}),
+            large=True,
+            counted=True,
+        )
         charts.append((series, picture))
     plain = [cell for cell in done if not cell.series]
     if plain:
@@ -118,11 +205,40 @@ def _charts(
             cell.name: Line([0], [cell.published.t2v[0]])
             for cell in plain
             if cell.published
+            and cell.published.t2v[0] is not None
+            # Another backbone is not one scale with the others.
+            and cell.published.backbone == PATCHES
         }
         if paper:
-            lines["paper, MSR-VTT-9k"] = paper
-        charts.append((title, dot_chart(title, "t2v R@1, percent", lines)))
-    return charts
+            lines["printed, MSR-VTT-9k"] = paper
+        picture = dot_chart(title, "t2v R@1, percent", lines)
+        charts.append((title, picture))
+    return charts + _cost_charts(done, finished, costs)
+
+
+def _cost_charts(
+    done: Sequence[Cell], finished: Runs, costs: Mapping[str, Costs]
+) -> list[tuple[str, str]]:
+    """R@1 against what a cell trains and what its inference takes."""
+    if not costs:
+        return []
+    trained, work = {}, {}
+    for cell in done:
+        runs = finished[cell.name]
+        mean, deviation = _point(runs)
+        trained[cell.name] = Line(
+            [runs[0]["trainable_parameters"]], [mean], [deviation]
+        )
+        if cell.name in costs:
+            flops = costs[cell.name]["inference_gflop"]
+            work[cell.name] = Line([flops], [mean], [deviation])
+    percent = "t2v R@1, percent"
+    by_trained, by_work = "R@1 and trained parameters", "R@1 and inference FLOPs"
+    unit, axis = "GFLOP of a video and a caption", "trained parameters"
+    return [
+        (by_trained, scatter_chart(by_trained, axis, percent, trained, log=True)),
+        (by_work, scatter_chart(by_work, unit, percent, work)),
+    ]
 
 
 def _order_tables(
@@ -157,6 +273,7 @@ def write_study_page(
     finished: Runs,
     failed: Mapping[str, str],
     dataset: str,
+    costs: Mapping[str, Costs] | None = None,
 ) -> None:
     """Writes the page of all cells that are finished so far.
 
@@ -168,15 +285,20 @@ def write_study_page(
         finished: cell -> the results of its runs, one per seed.
         failed: cell -> the error.
         dataset: the data set of the runs.
+        costs: of the cells, if the study compares them.
     """
-    columns, rows = _rows(cells, untuned, finished)
+    columns, rows = _rows(study, cells, untuned, finished)
+    costs = costs or {}
     left = [x.name for x in cells if x.name not in finished and x.name not in failed]
     page = render(
         "study.html",
         study=study,
         dataset=dataset,
         published=any(cell.published for cell in cells),
-        charts=_charts(study.title, dataset, cells, finished),
+        intervals=any(x.endswith("95%") for x in columns),
+        shared=", ".join(cell.name for cell in cells if cell.rate_of),
+        charts=_charts(study, dataset, cells, finished, costs),
+        costs=_cost_table(cells, finished, costs),
         columns=columns,
         rows=rows,
         missing=left,

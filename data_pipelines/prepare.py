@@ -19,7 +19,7 @@ import importlib
 from typing import Any
 
 from data_pipelines.catalog.table import DATASETS
-from data_pipelines.console.arguments import Parser, local_path, place
+from data_pipelines.console.arguments import Parser, place, store_path
 from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.ranges import number
 from data_pipelines.console.terminal import quiet_libraries, say
@@ -37,13 +37,13 @@ def main() -> None:
     add = parser.add_argument
     add("--dataset", required=True, help=f"one of {', '.join(DATASETS)}")
     files = "(default: none; needed for all but demo)"
-    add("--videos", type=local_path, help=f"folder of the videos {files}")
+    add("--videos", type=store_path, help=f"folder of the videos {files}")
     add(
         "--annotations",
-        type=local_path,
+        type=store_path,
         help=f"folder of the annotation files, or the file {files}",
     )
-    add("--output", type=local_path, required=True, help="folder to write to")
+    add("--output", type=store_path, required=True, help="folder to write to")
     own = "(default: the data set's own, {})".format
     add(
         "--num_frames",

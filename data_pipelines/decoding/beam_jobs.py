@@ -1,49 +1,36 @@
-"""Video decoding as an Apache Beam pipeline, on many machines."""
+"""Work on many machines, as an Apache Beam pipeline."""
 
-import json
+import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data_pipelines.console.errors import UserError
-from data_pipelines.decoding.frame_store import read_notes
-from data_pipelines.decoding.video_job import DecodeJob, Result
-from data_pipelines.decoding.workers import Workers
+
+T = TypeVar("T")
+
+# What Beam is told unless its own flags say otherwise. Each item of work is large: by
+# its own rule Dask would give 128 of them to one process.
+_FLAGS = {"": ("--default_sdk_harness_log_level=WARNING",)}
+_FLAGS["DaskRunner"] = (*_FLAGS[""], "--dask_partition_size=1")
+_GROUPED = ("--dask_partition_size", "--dask_npartitions")
+# How a `UserError` of another process ends a traceback.
+_ERROR = re.compile(
+    r"(?:UserError|Denied)[:(] ?['\"]?(.+?)['\"]?\)?(?: \[while run.*)?$", re.M
+)
 
 
-def _failure_path(job: DecodeJob) -> Path:
-    return Path(f"{job.frames}.failed")
+def run_on(
+    runner: str, flags: Sequence[str]
+) -> Callable[[Callable[[T], None], Sequence[T]], Iterator[None]]:
+    """Returns a function that runs another on every item on an Apache Beam runner.
 
-
-class _Finish:
-    """Decodes one video on the machine it is called on.
-
-    Frames are written to their file. A failed video leaves its reason in a file beside
-    it, so that nothing needs to be sent back.
-    """
-
-    def __init__(self, seconds: float):
-        self._seconds = seconds
-
-    def __call__(self, job: Sequence[Any]) -> str:
-        # In a worker process here too: a file that hangs must not block the machine.
-        for done, result in Workers(1, self._seconds).run([DecodeJob(*job)]):
-            if result.status:
-                path = _failure_path(done)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(result))
-        return job[0]
-
-
-def run_jobs_on(
-    runner: str, flags: Sequence[str], seconds: float
-) -> Callable[[Sequence[DecodeJob]], Iterator[tuple[DecodeJob, Result]]]:
-    """Returns a function that runs jobs on an Apache Beam runner.
+    What is run must be safe to run twice, and at the same time: a runner repeats the
+    work of a machine that it has lost.
 
     Args:
-        runner: its name, such as `DirectRunner`, `FlinkRunner`, `DataflowRunner`.
+        runner: its name, such as `DirectRunner`, `DaskRunner`, `DataflowRunner`.
         flags: Beam's own flags.
-        seconds: time limit per file.
 
     Raises:
         UserError: Beam is not installed.
@@ -55,36 +42,52 @@ def run_jobs_on(
         )
     except ImportError:
         raise UserError(
-            "--runner needs Apache Beam, which is not installed; install "
-            "vop_jax[beam] in an environment of its own, or leave --runner out"
+            "--runner needs Apache Beam, which is not installed; run pip install "
+            "--no-deps -r requirements-beam.txt, or leave --runner out"
         ) from None
 
-    def run(jobs: Sequence[DecodeJob]) -> Iterator[tuple[DecodeJob, Result]]:
-        options = PipelineOptions([f"--runner={runner}", *flags])
-        with beam.Pipeline(options=options) as pipeline:
-            _ = (
-                pipeline
-                | "videos" >> beam.Create([list(job) for job in jobs])
-                # Without a reshuffle one machine would get all jobs.
-                | "spread" >> beam.Reshuffle()
-                | "finish" >> beam.Map(_Finish(seconds))
-            )
-        for job in jobs:
-            yield job, _result(job)
+    def run(function: Callable[[T], None], items: Sequence[T]) -> Iterator[None]:
+        own = _FLAGS.get(runner, _FLAGS[""])
+        if any(x.startswith(_GROUPED) for x in flags):
+            own = [x for x in own if not x.startswith(_GROUPED)]
+        options = PipelineOptions([f"--runner={runner}", *own, *flags])
+        logging.getLogger("apache_beam").setLevel(logging.ERROR)
+        try:
+            with beam.Pipeline(options=options) as pipeline:
+                _ = (
+                    pipeline
+                    | "items" >> beam.Create([tuple(x) for x in items])
+                    # Without a reshuffle one machine would get all items.
+                    | "spread" >> beam.Reshuffle()
+                    | "work" >> beam.Map(_Work(function, type(items[0])))
+                )
+        except UserError:
+            raise
+        # Runners raise errors of many kinds, with the worker's as text.
+        except Exception as error:
+            raise UserError(_line(runner, error)) from error
+        yield from [None] * len(items)
 
     return run
 
 
-def _result(job: DecodeJob) -> Result:
-    path = _failure_path(job)
-    if read_notes(Path(job.frames)) is not None:
-        return Result()
-    try:
-        status, message, notes, total = json.loads(path.read_text())
-    except OSError:
-        raise UserError(
-            f"the runner finished without {job.frames}; do its machines see --output "
-            "under the same path?"
-        ) from None
-    path.unlink()
-    return Result(status, message, tuple(notes), total)
+class _Work:
+    """Calls a function with an item as the type that it was before it was sent."""
+
+    def __init__(self, function: Callable[[Any], None], kind: Any):
+        self._function, self._kind = function, kind
+
+    def __call__(self, item: Sequence[Any]) -> int:
+        self._function(self._kind(*item))
+        return 0
+
+
+def _line(runner: str, error: Exception) -> str:
+    """What to say of a run that failed: the worker's own line, if there is one."""
+    text = str(error)
+    found = _ERROR.findall(text)
+    if found:
+        return found[-1]
+    last = next((x for x in reversed(text.splitlines()) if x.strip()), "")
+    last = " ".join(f"{type(error).__name__}: {last}".split())[:300]
+    return f"{runner} failed ({last}); run the command again, it resumes"

@@ -3,17 +3,38 @@
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from data_pipelines.console.errors import UserError
 
-T = TypeVar("T")
+T = TypeVar("T", bound=tuple)
 
-# What Beam is told unless its own flags say otherwise. Each item of work is large: by
-# its own rule Dask would give 128 of them to one process.
-_FLAGS = {"": ("--default_sdk_harness_log_level=WARNING",)}
-_FLAGS["DaskRunner"] = (*_FLAGS[""], "--dask_partition_size=1")
-_GROUPED = ("--dask_partition_size", "--dask_npartitions")
+# What Beam is told unless its own flags say otherwise.
+_FLAGS = ("--default_sdk_harness_log_level=WARNING",)
+
+
+class _Runner(NamedTuple):
+    """A runner that Beam does not know by its name alone.
+
+    Attributes:
+        path: its class.
+        flags: what it is told unless it is told otherwise.
+        instead: the beginnings of flags of which each does.
+    """
+
+    path: str
+    flags: Sequence[str]
+    instead: tuple[str, ...]
+
+
+_RUNNERS = {
+    # Each item of work is large: by its own rule Dask gives 128 to a process at a time.
+    "DaskRunner": _Runner(
+        "apache_beam.runners.dask.dask_runner.DaskRunner",
+        ("--dask_partition_size=1",),
+        ("--dask_partition_size", "--dask_npartitions"),
+    )
+}
 # How a `UserError` of another process ends a traceback.
 _ERROR = re.compile(
     r"(?:UserError|Denied)[:(] ?['\"]?(.+?)['\"]?\)?(?: \[while run.*)?$", re.M
@@ -47,10 +68,10 @@ def run_on(
         ) from None
 
     def run(function: Callable[[T], None], items: Sequence[T]) -> Iterator[None]:
-        own = _FLAGS.get(runner, _FLAGS[""])
-        if any(x.startswith(_GROUPED) for x in flags):
-            own = [x for x in own if not x.startswith(_GROUPED)]
-        options = PipelineOptions([f"--runner={runner}", *own, *flags])
+        about = _RUNNERS.get(runner, _Runner(runner, (), ()))
+        told = any(x.startswith(about.instead) for x in flags)
+        own = () if told else about.flags
+        options = PipelineOptions([f"--runner={about.path}", *_FLAGS, *own, *flags])
         logging.getLogger("apache_beam").setLevel(logging.ERROR)
         try:
             with beam.Pipeline(options=options) as pipeline:

@@ -93,11 +93,19 @@ class Store:
         )
         with using(self.at(below)):
             found = self._system.get_file_info(chosen)
+            if self.is_remote and not found:
+                self._check_bucket()
         return {
             x.path[len(self._root) :].lstrip("/"): Listed(x.size, x.mtime_ns or 0)
             for x in found
             if x.type == pyarrow.fs.FileType.File
         }
+
+    def _check_bucket(self) -> None:
+        bucket = self._root.partition("/")[0]
+        about = self._system.get_file_info(bucket)
+        if about.type.name == "NotFound":
+            raise OSError(f"Bucket '{bucket}' not found")
 
     def size(self, name: str) -> int | None:
         """Bytes of a file; None if there is none."""

@@ -27,6 +27,7 @@ from data_pipelines.decoding.video_job import Result
 from data_pipelines.files.stores import Store
 from data_pipelines.preparing import joining, parts
 from data_pipelines.preparing.decode_all import (
+    JUDGED,
     AnnotatedFile,
     Finished,
     Limits,
@@ -221,33 +222,47 @@ def _make_parts(
     run: Run,
 ) -> _Outcomes:
     """Makes the parts that are not there, evaluation splits first."""
-    outcomes = _Outcomes({}, {}, {})
-    for split in order_of(planned):
-        listed = planned[split]
+    failed: dict[Path, Result] = {}
+    notes: dict[Path, Sequence[str]] = {}
+    made: dict[str, list[Part]] = {}
+    # A gap in an evaluation split must show before hours go into training videos.
+    judged = [split for split in planned if split in JUDGED]
+    for splits in (judged, [split for split in planned if split not in JUDGED]):
+        listed = [part for split in splits for part in planned[split]]
+        title = f"{dataset} {' and '.join(splits)}"
+        found = iter(_make(store, listed, title, recipe, run))
+        for split in splits:
+            made[split] = [next(found) for _ in planned[split]]
+            for about, part in zip(planned[split], made[split], strict=True):
+                for file, outcome in zip(about.files, part.outcomes, strict=True):
+                    if outcome.status:
+                        failed[file] = Result(outcome.status, outcome.message)
+                    else:
+                        notes[file] = outcome.notes
+            check_gaps(split, records[split], failed, limits)
+    return _Outcomes({split: made[split] for split in planned}, failed, notes)
+
+
+def _make(
+    store: Store, listed: Sequence[_Planned], title: str, recipe: Recipe, run: Run
+) -> list[Part]:
+    """Makes those of some parts that are not there; returns all."""
+    there = _read_parts(store, listed)
+    missing = [
+        about.line
+        for about, part in zip(listed, there, strict=True)
+        if part is None or not part.is_final
+    ]
+    if missing:
+        _run(title, "parts", run, recipe, make_part, missing)
         there = _read_parts(store, listed)
-        missing = [
-            x.line
-            for x, part in zip(listed, there, strict=True)
-            if part is None or not part.is_final
-        ]
-        if missing:
-            _run(f"{dataset} {split}", "parts", run, recipe, make_part, missing)
-            there = _read_parts(store, listed)
-        for planned_part, part in zip(listed, there, strict=True):
-            if part is None:
-                raise UserError(
-                    f"the runner finished without {store.at(planned_part.name)}; do "
-                    "its machines see --output under the same path? An object store "
-                    "is seen by all"
-                )
-            for file, about in zip(planned_part.files, part.outcomes, strict=True):
-                if about.status:
-                    outcomes.failed[file] = Result(about.status, about.message)
-                else:
-                    outcomes.notes[file] = about.notes
-        outcomes.parts[split] = [part for part in there if part is not None]
-        check_gaps(split, records[split], outcomes.failed, limits)
-    return outcomes._replace(parts={split: outcomes.parts[split] for split in planned})
+    for about, part in zip(listed, there, strict=True):
+        if part is None:
+            raise UserError(
+                f"the runner finished without {store.at(about.name)}; do its machines "
+                "see --output under the same path? An object store is seen by all"
+            )
+    return [part for part in there if part is not None]
 
 
 def _read_parts(store: Store, planned: Sequence[_Planned]) -> list[Part | None]:

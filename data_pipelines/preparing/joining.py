@@ -74,6 +74,7 @@ def plan_shards(dataset: str, split: str, parts: Sequence[Part]) -> list[Shard]:
         parts: the parts of the split, in order.
     """
     # Imported late: it takes seconds.
+    from etils import epath
     from tensorflow_datasets.core import naming
     from tensorflow_datasets.core.utils import shard_utils
 
@@ -82,7 +83,10 @@ def plan_shards(dataset: str, split: str, parts: Sequence[Part]) -> list[Shard]:
     total = sum(map(sum, sizes))
     number = shard_utils.ShardConfig().get_number_shards(total, count)
     names = naming.ShardedFileTemplate(
-        split=split, dataset_name=dataset, data_dir=".", filetype_suffix="tfrecord"
+        split=split,
+        dataset_name=dataset,
+        data_dir=epath.Path(),
+        filetype_suffix="tfrecord",
     )
     # The first record of each part, counted in the split.
     firsts = [0, *itertools.accumulate(map(len, sizes))]

@@ -69,7 +69,7 @@ def prepare(
     ignore_pixel_aspect: bool = False,
     runner: str | None = None,
     runner_flags: Sequence[str] = (),
-) -> Path:
+) -> "Path | epath.Path":
     """Prepares a data set unless it is prepared already.
 
     The shards are written to a temporary folder that is renamed once all are complete,

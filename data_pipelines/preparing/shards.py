@@ -5,12 +5,13 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from unittest import mock
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import file_adapters
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
+from tensorflow_datasets.core.splits import SplitDict
 
 from data_pipelines.catalog.annotations import Video
 from data_pipelines.console.errors import UserError
@@ -77,7 +78,8 @@ class RecordWriter:
 
     def __init__(self, num_frames: int, image_size: int):
         self._features = features_of(num_frames, image_size)
-        self._serializer = ExampleSerializer(self._features.get_serialized_info())
+        info = self._features.get_serialized_info()
+        self._serializer = ExampleSerializer(cast(Any, info))
 
     def write(self, path: Path, examples: Iterable[Mapping[str, Any]]) -> list[int]:
         """Writes a file of records; returns their sizes in bytes.
@@ -158,10 +160,8 @@ class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         with _sorted_features():
             super()._download_and_prepare(*args, **kwargs)
 
-    def _splits(
-        self, written: Mapping[str, WrittenSplit]
-    ) -> tfds.core.splits.SplitDict:
-        return tfds.core.splits.SplitDict(
+    def _splits(self, written: Mapping[str, WrittenSplit]) -> SplitDict:
+        return SplitDict(
             [
                 tfds.core.SplitInfo(
                     name=name,

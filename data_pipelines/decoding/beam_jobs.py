@@ -82,10 +82,11 @@ def run_on(
                     | "spread" >> beam.Reshuffle()
                     | "work" >> beam.Map(_Work(function, type(items[0])))
                 )
-        except UserError:
+        except (UserError, KeyboardInterrupt, SystemExit):
             raise
-        # Runners raise errors of many kinds, with the worker's as text.
-        except Exception as error:
+        # Runners raise errors of many kinds, with the worker's as text, and Dask, where
+        # its scheduler is gone, one that is no `Exception`.
+        except BaseException as error:
             raise UserError(_line(runner, error)) from error
         yield from [None] * len(items)
 
@@ -103,7 +104,7 @@ class _Work:
         return 0
 
 
-def _line(runner: str, error: Exception) -> str:
+def _line(runner: str, error: BaseException) -> str:
     """What to say of a run that failed: the worker's own line, if there is one."""
     text = str(error)
     found = _ERROR.findall(text)

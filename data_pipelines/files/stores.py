@@ -70,6 +70,7 @@ class Store:
             self.place = str(Path(self.place).expanduser().absolute())
         scheme, _, path = self.place.rpartition("://")
         self._root = path or self.place
+        self._seeks = scheme != "gs"
         with using(self.place):
             self._system = _system(scheme, self._root.partition("/")[0])
 
@@ -102,9 +103,10 @@ class Store:
         }
 
     def _check_bucket(self) -> None:
+        import pyarrow.fs
+
         bucket = self._root.partition("/")[0]
-        about = self._system.get_file_info(bucket)
-        if about.type.name == "NotFound":
+        if self._system.get_file_info(bucket).type == pyarrow.fs.FileType.NotFound:
             raise OSError(f"Bucket '{bucket}' not found")
 
     def size(self, name: str) -> int | None:
@@ -120,12 +122,22 @@ class Store:
             FileNotFoundError: there is no such file.
             UserError: the store cannot be used.
         """
-        with (
-            using(self.at(name)),
-            self._system.open_input_file(self._path(name)) as file,
-        ):
-            file.seek(start)
+        with using(self.at(name)), self._opened(name, start) as file:
             return file.read(size)
+
+    @contextlib.contextmanager
+    def _opened(self, name: str, start: int) -> Iterator[Any]:
+        """A file from a byte on."""
+        if not self._seeks:
+            # pyarrow takes a file of Google's that it can seek in for a closed one.
+            with self._system.open_input_stream(self._path(name)) as file:
+                while start:
+                    start -= len(file.read(min(start, _CHUNK))) or start
+                yield file
+            return
+        with self._system.open_input_file(self._path(name)) as file:
+            file.seek(start)
+            yield file
 
     def write(self, name: str, content: bytes) -> None:
         """Replaces a file in one step."""
@@ -173,11 +185,7 @@ class Store:
         Raises:
             UserError: the file ends before that.
         """
-        with (
-            using(self.at(name)),
-            self._system.open_input_file(self._path(name)) as source,
-        ):
-            source.seek(start)
+        with using(self.at(name)), self._opened(name, start) as source:
             while size:
                 piece = source.read(min(size, _CHUNK))
                 if not piece:
@@ -189,20 +197,29 @@ class Store:
 
     def remove(self, below: str) -> None:
         """Removes a folder and what is in it, if there is one."""
-        with using(self.at(below)), contextlib.suppress(FileNotFoundError):
-            self._system.delete_dir(self._path(below))
+        import pyarrow.fs
+
+        with using(self.at(below)):
+            about = self._system.get_file_info(self._path(below))
+            if about.type == pyarrow.fs.FileType.Directory:
+                # Of Google's, what is in it goes; that it is no object is an error.
+                with contextlib.suppress(FileNotFoundError):
+                    self._system.delete_dir(self._path(below))
+
+
+def _system(scheme: str, bucket: str) -> Any:
+    """The client of a store; this machine's without a scheme."""
+    endpoints = {"s3": S3_ENDPOINTS, "gs": _GCS_ENDPOINTS}.get(scheme, ())
+    return _client(scheme, bucket, _first(endpoints), _first(_REGIONS))
 
 
 @functools.lru_cache(maxsize=16)
-def _system(scheme: str, bucket: str) -> Any:
-    """The client of a store; this machine's without a scheme."""
+def _client(scheme: str, bucket: str, endpoint: str, region: str) -> Any:
     from pyarrow import fs
 
     if not scheme:
         return fs.LocalFileSystem()
     if scheme == "s3":
-        endpoint = _first(S3_ENDPOINTS)
-        region = _first(_REGIONS)
         if not region and not endpoint:
             region = fs.resolve_s3_region(bucket)
         return fs.S3FileSystem(
@@ -214,7 +231,7 @@ def _system(scheme: str, bucket: str) -> Any:
         )
     if scheme == "gs":
         limit = datetime.timedelta(seconds=_GCS_SECONDS)
-        if endpoint := _first(_GCS_ENDPOINTS):
+        if endpoint:
             kind, _, address = endpoint.rpartition("://")
             return fs.GcsFileSystem(
                 anonymous=True,

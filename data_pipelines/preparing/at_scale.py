@@ -47,6 +47,7 @@ from data_pipelines.preparing.parts import (
     name_of,
     read_part,
     text_of,
+    write_list,
 )
 from data_pipelines.preparing.provenance import FILE, provenance_of, recipe_of
 
@@ -178,24 +179,13 @@ def _list_parts(
             own = whole[begin : begin + PART_VIDEOS]
             lines.append(text_of([video for _, video in own]))
             planned[split].append(
-                _Planned(Line(0, 0), name_of(lines[-1]), [file for file, _ in own])
+                _Planned(Line(0, 0, 0), name_of(lines[-1]), [file for file, _ in own])
             )
-    places = iter(_write_list(store, parts.LIST, lines))
+    places = iter(write_list(store, parts.LIST, lines))
     return {
         split: [part._replace(line=next(places)) for part in listed]
         for split, listed in planned.items()
     }
-
-
-def _write_list(store: Store, name: str, lines: Sequence[str]) -> list[Line]:
-    """Writes a list; returns where each of its lines is."""
-    places, start = [], 0
-    with store.writing(name) as file:
-        for line in lines:
-            file.write(line.encode() + b"\n")
-            places.append(Line(start, len(line)))
-            start += len(line) + 1
-    return places
 
 
 class _Outcomes(NamedTuple):
@@ -313,7 +303,7 @@ def _join(
         else:
             store.remove(folder)
     sizes = {name: about.size for name, about in target.files().items()}
-    places = _write_list(store, joining.LIST, lines)
+    places = write_list(store, joining.LIST, lines)
     missing = [
         line
         for shard, line in zip(listed, places, strict=True)

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from data_pipelines.files.stores import Store
-from data_pipelines.preparing.parts import OVERHEAD, Line, Part
+from data_pipelines.preparing.parts import OVERHEAD, Line, Part, read_line
 
 # The list of shards, a line of JSON each.
-LIST = "shards.jsonl"
+LIST = "listed-shards"
 
 
 class Source(NamedTuple):
@@ -137,7 +137,7 @@ def join_shard(joining: Joining, line: Line) -> None:
         UserError: a store cannot be used.
     """
     parts = Store(joining.parts)
-    name, records, sources = json.loads(parts.read(LIST, *line))
+    name, records, sources = json.loads(read_line(parts, LIST, line))
     shard = Shard(name, records, [Source(*x) for x in sources])
     target = Store(joining.target)
     note = f"{joining.done}/{shard.name}"

@@ -26,7 +26,9 @@ from data_pipelines.files.store_errors import Denied
 from data_pipelines.files.stores import Store
 
 # The list of parts, a line of JSON each.
-LIST = "parts.jsonl"
+LIST = "listed-parts"
+# Lines of a page of a list: a page is read from its beginning to the line.
+_PAGE_LINES = 64
 # What a TFRecord file adds to a record: its length and two checksums.
 OVERHEAD = 16
 # Most bytes of a part that are read at first; its line is rarely longer.
@@ -37,12 +39,33 @@ class Line(NamedTuple):
     """Where a line of a list is; all that is sent to the machine that does it.
 
     Attributes:
-        start: its first byte.
+        page: the number of the file.
+        start: its first byte there.
         size: bytes.
     """
 
+    page: int
     start: int
     size: int
+
+
+def write_list(store: Store, name: str, lines: Sequence[str]) -> list[Line]:
+    """Writes a list in pages; returns where each of its lines is."""
+    places: list[Line] = []
+    for page, begin in enumerate(range(0, len(lines), _PAGE_LINES)):
+        start, encoded = 0, []
+        for line in lines[begin : begin + _PAGE_LINES]:
+            encoded.append(line.encode() + b"\n")
+            places.append(Line(page, start, len(encoded[-1]) - 1))
+            start += len(encoded[-1])
+        store.write(f"{name}/{page:06d}.jsonl", b"".join(encoded))
+    return places
+
+
+def read_line(store: Store, name: str, line: Line) -> str:
+    """Reads a line of a list."""
+    page = f"{name}/{line.page:06d}.jsonl"
+    return store.read(page, line.start, line.size).decode()
 
 
 class PartVideo(NamedTuple):
@@ -164,7 +187,7 @@ def make_part(recipe: Recipe, line: Line) -> None:
         UserError: a store cannot be used, or this machine has no room.
     """
     store = Store(recipe.place)
-    text = store.read(LIST, *line).decode()
+    text = read_line(store, LIST, line)
     name = name_of(text)
     there = read_part(store, name)
     if there and there.is_final and there.size == store.size(name):

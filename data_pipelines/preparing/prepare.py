@@ -106,8 +106,8 @@ def prepare(
     check_frame_sizes(num_frames, image_size)
     pick(RESIZES, resizing.resize, "resizing")
     pick(dict.fromkeys(FILTERS), resizing.filter, "filter")
+    remote = is_store(str(output), "--output")
     path = prepared_path(dataset, output, num_frames, image_size, resizing)
-    remote = is_store(str(path), "--output")
     if not remote:
         path = Path(path)
     with contextlib.ExitStack() as stack:

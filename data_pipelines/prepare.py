@@ -4,12 +4,14 @@
         --annotations=FILES --output=data
 
 If it is interrupted, the same command resumes, and the result is the same byte for
-byte. With Apache Beam the decoding runs on other machines, which must see the videos
-and the output under the same paths, on a shared file system. Unknown flags are passed
-on to Beam:
+byte. Every place may be in an object store, gs://BUCKET/... or s3://BUCKET/.... With
+--runner the pipeline of Apache Beam decodes the videos and writes the shards on other
+machines, which see what they are given: an object store, or a shared file system under
+the same paths. Unknown flags are passed on to Beam:
 
-    ... --runner=FlinkRunner --flink_master=HOST:8081 --parallelism=64
-        --environment_type=EXTERNAL --environment_config=localhost:50000
+    ... --runner=DirectRunner --direct_num_workers=8
+        --direct_running_mode=multi_processing
+    ... --runner=DaskRunner --dask_client_address=tcp://HOST:8786
     ... --runner=DataflowRunner --project=P --region=R --temp_location=gs://B/tmp
         --sdk_container_image=IMAGE
 """
@@ -85,7 +87,7 @@ def main() -> None:
     )
     add(
         "--runner",
-        help="Apache Beam runner that decodes on other machines (default: this one)",
+        help="Apache Beam runner that decodes and writes shards (default: this process)",
     )
     flags, others = parser.parse_known_args()
     if not flags.runner:

@@ -1,7 +1,9 @@
 """Work on many machines, as an Apache Beam pipeline."""
 
 import logging
+import queue
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -35,6 +37,8 @@ _RUNNERS = {
         ("--dask_partition_size", "--dask_npartitions"),
     )
 }
+# What Beam says of a worker process that died.
+_LOST = "Worker subprocess exited"
 # How a `UserError` of another process ends a traceback.
 _ERROR = re.compile(
     r"(?:UserError|Denied)[:(] ?['\"]?(.+?)['\"]?\)?(?: \[while run.*)?$", re.M
@@ -73,7 +77,8 @@ def run_on(
         own = () if told else about.flags
         options = PipelineOptions([f"--runner={about.path}", *_FLAGS, *own, *flags])
         logging.getLogger("apache_beam").setLevel(logging.ERROR)
-        try:
+
+        def work() -> None:
             with beam.Pipeline(options=options) as pipeline:
                 _ = (
                     pipeline
@@ -82,15 +87,46 @@ def run_on(
                     | "spread" >> beam.Reshuffle()
                     | "work" >> beam.Map(_Work(function, type(items[0])))
                 )
-        except (UserError, KeyboardInterrupt, SystemExit):
-            raise
-        # Runners raise errors of many kinds, with the worker's as text, and Dask, where
-        # its scheduler is gone, one that is no `Exception`.
-        except BaseException as error:
+
+        error = _error_of(work)
+        if error is not None:
             raise UserError(_line(runner, error)) from error
         yield from [None] * len(items)
 
     return run
+
+
+def _error_of(work: Callable[[], None]) -> BaseException | None:
+    """Runs a pipeline to its end; returns what ended it early.
+
+    Beam's DirectRunner notices in a thread that a worker process has died, and waits
+    for its answer for ever.
+    """
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def watched() -> None:
+        try:
+            work()
+        # Dask, where its scheduler is gone, raises one that is no `Exception`.
+        except BaseException as error:
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    plain = threading.excepthook
+
+    def noticed(about: threading.ExceptHookArgs) -> None:
+        if _LOST in str(about.exc_value):
+            ended.put(about.exc_value)
+        else:
+            plain(about)
+
+    threading.excepthook = noticed
+    try:
+        threading.Thread(target=watched, daemon=True).start()
+        return ended.get()
+    finally:
+        threading.excepthook = plain
 
 
 class _Work:

@@ -73,25 +73,28 @@ def prepare(
     """Prepares a data set unless it is prepared already.
 
     The shards are written to a temporary folder that is renamed once all are complete,
-    so an interrupted preparation is never mistaken for a data set. The next attempt
-    reuses the videos that it has decoded.
+    so an interrupted preparation is never mistaken for a data set; in an object store
+    a file that is written last says so. The next attempt reuses the videos that it has
+    decoded.
 
     Args:
         dataset: its name.
-        output: folder for all prepared data sets.
-        videos: folder of the videos.
-        annotations: folder of the annotation files, or the one file of `custom`.
+        output: folder for all prepared data sets, here or in an object store.
+        videos: folder of the videos, here or in an object store.
+        annotations: folder of the annotation files, or the one file of `custom`; here
+            or in an object store.
         num_frames: F; None uses the data set's own.
         image_size: height and width, pixels; None uses the data set's own.
         resizing: how frames are made square, as the model wants them.
         allow_missing_test: whether test and validation videos without decodable frames
             are left out and counted.
-        workers: decoding processes; by default one per core.
+        workers: decoding processes; by default one per core, or with a runner one for
+            each part that it has in progress.
         seconds: time limit per file.
         max_megabytes: size limit per file.
         ignore_pixel_aspect: whether non-square pixels count as square, as in loaders
             that do not stretch them.
-        runner: Apache Beam runner that decodes on other machines.
+        runner: Apache Beam runner that decodes and writes shards.
         runner_flags: Beam's own flags.
 
     Returns:

@@ -87,7 +87,7 @@ def main() -> None:
     )
     add(
         "--runner",
-        help="Apache Beam runner that decodes and writes shards (default: this process)",
+        help="Apache Beam runner that writes the shards (default: this process)",
     )
     flags, others = parser.parse_known_args()
     if not flags.runner:

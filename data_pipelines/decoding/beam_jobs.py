@@ -118,7 +118,8 @@ def _error_of(work: Callable[[], None]) -> BaseException | None:
     def noticed(about: threading.ExceptHookArgs) -> None:
         if _LOST in str(about.exc_value):
             ended.put(about.exc_value)
-        else:
+        # Beam's other threads fail after it, each with a traceback.
+        elif not (about.thread and about.thread.name.startswith("beam_")):
             plain(about)
 
     threading.excepthook = noticed

@@ -1,5 +1,6 @@
 """Object stores on loopback: moto's S3, and as much of Google's as a client needs."""
 
+import functools
 import http.server
 import json
 import os
@@ -94,7 +95,8 @@ class Google:
                 pass
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        serve = functools.partial(self._server.serve_forever, poll_interval=0.02)
+        threading.Thread(target=serve, daemon=True).start()
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         self.environment = {"STORAGE_EMULATOR_HOST": self.address}
         self.place = "gs://bucket"

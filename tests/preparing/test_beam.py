@@ -109,8 +109,10 @@ def dask(tmp_path, s3):
         text=True,
     )
     yield process.stdout.readline().strip(), psutil.Process(process.pid)
-    process.stdin.close()
-    process.wait(60)
+    # A cluster takes a minute to end by itself where its worker was killed.
+    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+        one.kill()
+    process.communicate()
 
 
 def parts(output):

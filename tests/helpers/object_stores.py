@@ -95,6 +95,8 @@ class Google:
                 pass
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        # A client that is done does not say good-bye.
+        self._server.handle_error = lambda *_: None
         serve = functools.partial(self._server.serve_forever, poll_interval=0.02)
         threading.Thread(target=serve, daemon=True).start()
         self.address = f"http://127.0.0.1:{self._server.server_port}"

@@ -4,12 +4,14 @@
         --annotations=FILES --output=data
 
 If it is interrupted, the same command resumes, and the result is the same byte for
-byte. With Apache Beam the decoding runs on other machines, which must see the videos
-and the output under the same paths, on a shared file system. Unknown flags are passed
-on to Beam:
+byte. Every place may be in an object store, gs://BUCKET/... or s3://BUCKET/.... With
+--runner the pipeline of Apache Beam decodes the videos and writes the shards on other
+machines, which see what they are given: an object store, or a shared file system under
+the same paths. Unknown flags are passed on to Beam:
 
-    ... --runner=FlinkRunner --flink_master=HOST:8081 --parallelism=64
-        --environment_type=EXTERNAL --environment_config=localhost:50000
+    ... --runner=DirectRunner --direct_num_workers=8
+        --direct_running_mode=multi_processing
+    ... --runner=DaskRunner --dask_client_address=tcp://HOST:8786
     ... --runner=DataflowRunner --project=P --region=R --temp_location=gs://B/tmp
         --sdk_container_image=IMAGE
 """
@@ -19,7 +21,7 @@ import importlib
 from typing import Any
 
 from data_pipelines.catalog.table import DATASETS
-from data_pipelines.console.arguments import Parser, local_path, place
+from data_pipelines.console.arguments import Parser, place, store_path
 from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.ranges import number
 from data_pipelines.console.terminal import quiet_libraries, say
@@ -37,13 +39,13 @@ def main() -> None:
     add = parser.add_argument
     add("--dataset", required=True, help=f"one of {', '.join(DATASETS)}")
     files = "(default: none; needed for all but demo)"
-    add("--videos", type=local_path, help=f"folder of the videos {files}")
+    add("--videos", type=store_path, help=f"folder of the videos {files}")
     add(
         "--annotations",
-        type=local_path,
+        type=store_path,
         help=f"folder of the annotation files, or the file {files}",
     )
-    add("--output", type=local_path, required=True, help="folder to write to")
+    add("--output", type=store_path, required=True, help="folder to write to")
     own = "(default: the data set's own, {})".format
     add(
         "--num_frames",
@@ -85,7 +87,7 @@ def main() -> None:
     )
     add(
         "--runner",
-        help="Apache Beam runner that decodes on other machines (default: this one)",
+        help="Apache Beam runner that writes the shards (default: this process)",
     )
     flags, others = parser.parse_known_args()
     if not flags.runner:

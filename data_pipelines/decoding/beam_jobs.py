@@ -1,49 +1,61 @@
-"""Video decoding as an Apache Beam pipeline, on many machines."""
+"""Work on many machines, as an Apache Beam pipeline."""
 
-import json
+import logging
+import queue
+import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from data_pipelines.console.errors import UserError
-from data_pipelines.decoding.frame_store import read_notes
-from data_pipelines.decoding.video_job import DecodeJob, Result
-from data_pipelines.decoding.workers import Workers
+
+T = TypeVar("T", bound=tuple)
+
+# What Beam is told unless its own flags say otherwise.
+_FLAGS = ("--default_sdk_harness_log_level=WARNING",)
 
 
-def _failure_path(job: DecodeJob) -> Path:
-    return Path(f"{job.frames}.failed")
+class _Runner(NamedTuple):
+    """A runner that Beam does not know by its name alone.
 
-
-class _Finish:
-    """Decodes one video on the machine it is called on.
-
-    Frames are written to their file. A failed video leaves its reason in a file beside
-    it, so that nothing needs to be sent back.
+    Attributes:
+        path: its class.
+        flags: what it is told unless it is told otherwise.
+        instead: the beginnings of flags of which each does.
     """
 
-    def __init__(self, seconds: float):
-        self._seconds = seconds
-
-    def __call__(self, job: Sequence[Any]) -> str:
-        # In a worker process here too: a file that hangs must not block the machine.
-        for done, result in Workers(1, self._seconds).run([DecodeJob(*job)]):
-            if result.status:
-                path = _failure_path(done)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(result))
-        return job[0]
+    path: str
+    flags: Sequence[str]
+    instead: tuple[str, ...]
 
 
-def run_jobs_on(
-    runner: str, flags: Sequence[str], seconds: float
-) -> Callable[[Sequence[DecodeJob]], Iterator[tuple[DecodeJob, Result]]]:
-    """Returns a function that runs jobs on an Apache Beam runner.
+_RUNNERS = {
+    # Each item of work is large: by its own rule Dask gives 128 to a process at a time.
+    "DaskRunner": _Runner(
+        "apache_beam.runners.dask.dask_runner.DaskRunner",
+        ("--dask_partition_size=1",),
+        ("--dask_partition_size", "--dask_npartitions"),
+    )
+}
+# What Beam says of a worker process that died.
+_LOST = "Worker subprocess exited"
+# How a `UserError` of another process ends a traceback.
+_ERROR = re.compile(
+    r"(?:UserError|Denied)[:(] ?['\"]?(.+?)['\"]?\)?(?: \[while run.*)?$", re.M
+)
+
+
+def run_on(
+    runner: str, flags: Sequence[str]
+) -> Callable[[Callable[[T], None], Sequence[T]], Iterator[None]]:
+    """Returns a function that runs another on every item on an Apache Beam runner.
+
+    What is run must be safe to run twice, and at the same time: a runner repeats the
+    work of a machine that it has lost.
 
     Args:
-        runner: its name, such as `DirectRunner`, `FlinkRunner`, `DataflowRunner`.
+        runner: its name, such as `DirectRunner`, `DaskRunner`, `DataflowRunner`.
         flags: Beam's own flags.
-        seconds: time limit per file.
 
     Raises:
         UserError: Beam is not installed.
@@ -55,36 +67,86 @@ def run_jobs_on(
         )
     except ImportError:
         raise UserError(
-            "--runner needs Apache Beam, which is not installed; install "
-            "vop_jax[beam] in an environment of its own, or leave --runner out"
+            "--runner needs Apache Beam, which is not installed; run pip install "
+            "--no-deps -r requirements-beam.txt, or leave --runner out"
         ) from None
 
-    def run(jobs: Sequence[DecodeJob]) -> Iterator[tuple[DecodeJob, Result]]:
-        options = PipelineOptions([f"--runner={runner}", *flags])
-        with beam.Pipeline(options=options) as pipeline:
-            _ = (
-                pipeline
-                | "videos" >> beam.Create([list(job) for job in jobs])
-                # Without a reshuffle one machine would get all jobs.
-                | "spread" >> beam.Reshuffle()
-                | "finish" >> beam.Map(_Finish(seconds))
-            )
-        for job in jobs:
-            yield job, _result(job)
+    def run(function: Callable[[T], None], items: Sequence[T]) -> Iterator[None]:
+        about = _RUNNERS.get(runner, _Runner(runner, (), ()))
+        told = any(x.startswith(about.instead) for x in flags)
+        own = () if told else about.flags
+        options = PipelineOptions([f"--runner={about.path}", *_FLAGS, *own, *flags])
+        logging.getLogger("apache_beam").setLevel(logging.ERROR)
+
+        def work() -> None:
+            with beam.Pipeline(options=options) as pipeline:
+                _ = (
+                    pipeline
+                    | "items" >> beam.Create([tuple(x) for x in items])
+                    # Without a reshuffle one machine would get all items.
+                    | "spread" >> beam.Reshuffle()
+                    | "work" >> beam.Map(_Work(function, type(items[0])))
+                )
+
+        error = _error_of(work)
+        if error is not None:
+            raise UserError(_line(runner, error)) from error
+        yield from [None] * len(items)
 
     return run
 
 
-def _result(job: DecodeJob) -> Result:
-    path = _failure_path(job)
-    if read_notes(Path(job.frames)) is not None:
-        return Result()
+def _error_of(work: Callable[[], None]) -> BaseException | None:
+    """Runs a pipeline to its end; returns what ended it early.
+
+    Beam's DirectRunner notices in a thread that a worker process has died, and waits
+    for its answer for ever.
+    """
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def watched() -> None:
+        try:
+            work()
+        # Dask, where its scheduler is gone, raises one that is no `Exception`.
+        except BaseException as error:
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    plain = threading.excepthook
+
+    def noticed(about: threading.ExceptHookArgs) -> None:
+        if _LOST in str(about.exc_value):
+            ended.put(about.exc_value)
+        # Beam's other threads fail after it, each with a traceback.
+        elif not (about.thread and about.thread.name.startswith("beam_")):
+            plain(about)
+
+    threading.excepthook = noticed
     try:
-        status, message, notes, total = json.loads(path.read_text())
-    except OSError:
-        raise UserError(
-            f"the runner finished without {job.frames}; do its machines see --output "
-            "under the same path?"
-        ) from None
-    path.unlink()
-    return Result(status, message, tuple(notes), total)
+        threading.Thread(target=watched, daemon=True).start()
+        return ended.get()
+    finally:
+        threading.excepthook = plain
+
+
+class _Work:
+    """Calls a function with an item as the type that it was before it was sent."""
+
+    def __init__(self, function: Callable[[Any], None], kind: Any):
+        self._function, self._kind = function, kind
+
+    def __call__(self, item: Sequence[Any]) -> int:
+        self._function(self._kind(*item))
+        return 0
+
+
+def _line(runner: str, error: BaseException) -> str:
+    """What to say of a run that failed: the worker's own line, if there is one."""
+    text = str(error)
+    found = _ERROR.findall(text)
+    if found:
+        return found[-1]
+    last = next((x for x in reversed(text.splitlines()) if x.strip()), "")
+    last = " ".join(f"{type(error).__name__}: {last}".split())[:300]
+    return f"{runner} failed ({last}); run the command again, it resumes"

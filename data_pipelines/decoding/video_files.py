@@ -4,9 +4,16 @@ import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from data_pipelines.catalog.annotations import Video
+from data_pipelines.console.arguments import is_store
 from data_pipelines.console.errors import UserError
+
+if TYPE_CHECKING:
+    from etils import epath
+
+    from data_pipelines.files.stores import Listed
 
 # Suffixes that converters leave in the middle of a name: `X.3gp.mp4` is X.
 _ENDINGS = frozenset(
@@ -25,7 +32,7 @@ _OTHERS = frozenset(
 
 
 class VideoFiles:
-    """The files of a folder, listed once.
+    """The files of a folder, here or in an object store, listed once.
 
     Attributes:
         root: the folder.
@@ -34,12 +41,25 @@ class VideoFiles:
         UserError: there is no such folder, or a part of it cannot be read.
     """
 
-    def __init__(self, root: str | Path):
-        self.root = Path(root).expanduser().absolute()
-        if not self.root.is_dir():
-            raise UserError(f"{self.root} is not a folder; use another --videos")
+    def __init__(self, root: "str | Path | epath.Path"):
+        self._listed: dict[str, Listed] | None = None
+        if is_store(str(root)):
+            # Imported late: only an object store needs them.
+            from etils import epath
+
+            from data_pipelines.files.stores import Store
+
+            # Paths alone; what is read there is read by `Store`.
+            self.root = cast(Path, epath.Path(root))
+            self._listed = _visible(Store(root).files())
+            if not self._listed:
+                raise UserError(f"{root} holds no files; use another --videos")
+        else:
+            self.root = Path(root).expanduser().absolute()
+            if not self.root.is_dir():
+                raise UserError(f"{self.root} is not a folder; use another --videos")
         found: dict[str, list[tuple[int, str]]] = {}
-        for path in _walk(self.root):
+        for path in _walk(self.root) if self._listed is None else self._listed:
             for stripped, stem in enumerate(_stems(os.path.basename(path))):
                 found.setdefault(stem, []).append((stripped, path))
         # The fewer suffixes are removed the better the match; then the path decides.
@@ -60,6 +80,8 @@ class VideoFiles:
     def at(self, path: str) -> Path | None:
         """The file at a path relative to the folder; None if there is none."""
         file = self.root / path
+        if self._listed is not None:
+            return file if path in self._listed else None
         try:
             # A pipe, for example, exists as well and is later reported as unreadable.
             return file if file.exists() and not file.is_dir() else None
@@ -68,6 +90,29 @@ class VideoFiles:
         # No file can have such a name.
         except (OSError, ValueError):
             return None
+
+    def about(self, file: Path) -> tuple[int, int]:
+        """The size of a file in bytes, and when it was written, ns since 1970.
+
+        Both are 0 of a file of this machine that cannot be looked at, which its decoder
+        says more of.
+        """
+        if self._listed is not None:
+            return self._listed[str(file)[len(str(self.root)) :].lstrip("/")]
+        try:
+            status = file.stat()
+        except OSError:
+            return 0, 0
+        return status.st_size, status.st_mtime_ns
+
+
+def _visible(listed: "dict[str, Listed]") -> "dict[str, Listed]":
+    """The files of a listing but hidden ones and those in hidden folders."""
+    return {
+        name: about
+        for name, about in listed.items()
+        if not any(part.startswith(".") for part in name.split("/"))
+    }
 
 
 def find_video(files: VideoFiles, video: Video, by_path: bool) -> Path | None:

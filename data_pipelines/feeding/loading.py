@@ -7,6 +7,7 @@ import numpy as np
 from etils import epath
 
 from data_pipelines.catalog.table import find_dataset
+from data_pipelines.console.arguments import is_store
 from data_pipelines.console.errors import UserError
 from data_pipelines.decoding.resizing import CLIP_RESIZING, Resizing
 from data_pipelines.feeding.split import (
@@ -91,6 +92,11 @@ def find_prepared(
     Raises:
         UserError: nothing is prepared.
     """
+    if is_store(data_dir) and not data_dir.startswith("gs:"):
+        raise UserError(
+            f"{data_dir}: TensorFlow reads shards of this machine and of gs:// alone; "
+            "copy them"
+        )
     path = prepared_path(dataset, data_dir, num_frames, image_size, resizing)
     row = find_dataset(dataset)
     if path.is_dir():

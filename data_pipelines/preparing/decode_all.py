@@ -4,9 +4,9 @@ An interrupted preparation resumes, since a finished video is never decoded agai
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data_pipelines.catalog.annotations import Annotations, Video
 from data_pipelines.catalog.table import find_dataset
@@ -17,6 +17,9 @@ from data_pipelines.decoding.resizing import CLIP_RESIZING, Resizing
 from data_pipelines.decoding.video_files import VideoFiles, find_video
 from data_pipelines.decoding.video_job import DecodeJob, Result
 from data_pipelines.preparing.provenance import provenance_of, recipe_of
+
+if TYPE_CHECKING:
+    from etils import epath
 
 # Splits for model selection and evaluation: a missing video would change the metrics.
 JUDGED = ("test", "validation")
@@ -46,13 +49,10 @@ class Limits:
     ignore_pixel_aspect: bool = False
 
 
-def find_records(found: Annotations, videos: Path) -> dict[str, list[AnnotatedFile]]:
-    """Finds the file of every annotated video, by split.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    files = VideoFiles(videos)
+def find_records(
+    found: Annotations, files: VideoFiles
+) -> dict[str, list[AnnotatedFile]]:
+    """Finds the file of every annotated video, by split."""
     return {
         split: [
             AnnotatedFile(video, find_video(files, video, found.by_path))
@@ -114,7 +114,7 @@ def finish(
             missing, or a split has no video left.
     """
     found = find_dataset(dataset).read(annotations)
-    records = find_records(found, videos)
+    records = find_records(found, VideoFiles(videos))
     recipe = recipe_of(num_frames, image_size, limits.ignore_pixel_aspect, resizing)
     # Frames that another version made in another way are not reused.
     folder = work_dir.absolute() / recipe.digest[:16]
@@ -132,16 +132,7 @@ def finish(
 
     work = _Work(dataset, folder, job_of, limits, run_jobs)
     unclean = work.finish(records)
-    kept = {
-        split: [x for x in listed if x.file is not None and x.file not in work.failed]
-        for split, listed in records.items()
-    }
-    for split, listed in kept.items():
-        if not listed:
-            raise UserError(
-                f"no video of the {split} split could be read; is --videos={videos} "
-                "the right folder?"
-            )
+    kept = with_frames(records, work.failed, videos)
     provenance = provenance_of(
         dataset,
         recipe,
@@ -150,6 +141,100 @@ def finish(
         {split: len(records[split]) - len(kept[split]) for split in kept},
     )
     return Finished(kept, folder, num_frames, image_size, unclean, provenance)
+
+
+def order_of(splits: Iterable[str]) -> list[str]:
+    """Splits in the order of their decoding.
+
+    A gap in an evaluation split must show before hours go into training videos.
+    """
+    return sorted(splits, key=lambda split: split not in JUDGED)
+
+
+def check_gaps(
+    split: str,
+    records: Sequence[AnnotatedFile],
+    failed: Mapping[Path, Result],
+    limits: Limits,
+) -> None:
+    """Checks that no video of an evaluation split is missing.
+
+    Args:
+        split: its name.
+        records: its videos.
+        failed: the files that failed so far.
+        limits: whether gaps are allowed.
+
+    Raises:
+        UserError: one is.
+    """
+    if split not in JUDGED or limits.allow_missing_test:
+        return
+    gaps = [x for x in records if x.file is None or x.file in failed]
+    if not gaps:
+        return
+    video, file = gaps[0]
+    why = failed[file].message if file else f"no file {video.files[0]}"
+    more = f" (and {len(gaps) - 1} more: see doctor)" if len(gaps) > 1 else ""
+    raise UserError(
+        f"{split} video {video.video_id}: {why}{more}; fix the file, or leave it "
+        "out with --allow-missing-test"
+    )
+
+
+def with_frames(
+    records: Mapping[str, Sequence[AnnotatedFile]],
+    failed: Mapping[Path, Result],
+    videos: "Path | epath.Path",
+) -> dict[str, list[AnnotatedFile]]:
+    """The videos that have frames, by split.
+
+    Raises:
+        UserError: a split has none.
+    """
+    kept = {
+        split: [x for x in listed if x.file is not None and x.file not in failed]
+        for split, listed in records.items()
+    }
+    for split, listed in kept.items():
+        if not listed:
+            raise UserError(
+                f"no video of the {split} split could be read; is --videos={videos} "
+                "the right folder?"
+            )
+    return kept
+
+
+def report_of(
+    records: Mapping[str, Sequence[AnnotatedFile]],
+    failed: Mapping[Path, Result],
+    notes_of: Callable[[Path], Sequence[str]],
+) -> dict[str, list[dict[str, str]]]:
+    """The report: by split, the files that have a problem or a note.
+
+    Args:
+        records: all videos.
+        failed: the files that failed.
+        notes_of: the harmless statuses of a file that did not.
+    """
+
+    def lines(record: AnnotatedFile) -> list[dict[str, str]]:
+        video, file = record
+        about = {"video_id": video.video_id}
+        if file is None:
+            looked = " or ".join(video.files)
+            return [{**about, "status": "missing", "message": f"no file {looked}"}]
+        if file in failed:
+            status, message = failed[file].status, failed[file].message
+            return [{**about, "status": status, "message": message}]
+        return [
+            {**about, "status": note, "message": str(file)} for note in notes_of(file)
+        ]
+
+    return {
+        split: [line for record in listed for line in lines(record)]
+        for split, listed in records.items()
+    }
 
 
 class _Work:
@@ -171,17 +256,17 @@ class _Work:
         self, records: dict[str, list[AnnotatedFile]]
     ) -> dict[str, list[dict[str, str]]]:
         """Decodes all files; returns the report."""
-        # A gap in an evaluation split must show before hours go into training videos.
-        order = sorted(records, key=lambda split: split not in JUDGED)
+        order = order_of(records)
         for split in order:
-            self._check_gaps(split, records[split])
+            check_gaps(split, records[split], self.failed, self._limits)
         for split in order:
             self._run(split, [x.file for x in records[split] if x.file])
-            self._check_gaps(split, records[split])
-        return {
-            split: [line for record in listed for line in self._lines(record)]
-            for split, listed in records.items()
-        }
+            check_gaps(split, records[split], self.failed, self._limits)
+        return report_of(
+            records,
+            self.failed,
+            lambda file: read_notes(frames_path(self._folder, file)) or [],
+        )
 
     def _run(self, split: str, files: list[Path]) -> None:
         """Decodes the files that have no stored frames."""
@@ -200,30 +285,3 @@ class _Work:
                     failures += 1
                 shown = {"unreadable": str(failures)} if failures else {}
                 bar.advance(1, **shown)
-
-    def _check_gaps(self, split: str, records: list[AnnotatedFile]) -> None:
-        if split not in JUDGED or self._limits.allow_missing_test:
-            return
-        gaps = [x for x in records if x.file is None or x.file in self.failed]
-        if not gaps:
-            return
-        video, file = gaps[0]
-        why = self.failed[file].message if file else f"no file {video.files[0]}"
-        more = f" (and {len(gaps) - 1} more: see doctor)" if len(gaps) > 1 else ""
-        raise UserError(
-            f"{split} video {video.video_id}: {why}{more}; fix the file, or leave it "
-            "out with --allow-missing-test"
-        )
-
-    def _lines(self, record: AnnotatedFile) -> list[dict[str, str]]:
-        """The report's lines about a video."""
-        video, file = record
-        about = {"video_id": video.video_id}
-        if file is None:
-            looked = " or ".join(video.files)
-            return [{**about, "status": "missing", "message": f"no file {looked}"}]
-        if file in self.failed:
-            status, message = self.failed[file].status, self.failed[file].message
-            return [{**about, "status": status, "message": message}]
-        notes = read_notes(frames_path(self._folder, file)) or []
-        return [{**about, "status": note, "message": str(file)} for note in notes]

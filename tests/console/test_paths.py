@@ -28,7 +28,11 @@ STORE = "gs://bucket/x"
 SEARCHES = ("query", "serve", "export")
 WRITTEN_TO_STORES = {"json", "ranks", "similarity_out", "report", "html", "data_dir"}
 # What one command alone has in a store.
-OF_ONE_COMMAND = {("index", "output"), *((x, "index") for x in SEARCHES)}
+OF_ONE_COMMAND = {
+    ("index", "output"),
+    *((x, "index") for x in SEARCHES),
+    *(("data_pipelines.prepare", x) for x in ("videos", "annotations", "output")),
+}
 
 
 @pytest.mark.parametrize("module", WITH_ARGPARSE)

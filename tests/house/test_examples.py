@@ -32,7 +32,8 @@ RUN = "runs/demo_vop_fc"
 # Command lines that are parsed alone, and why they cannot be run here.
 PARSED_ALONE = {
     r"search serve": "ends when it is interrupted",
-    r"gs://BUCKET": "needs a bucket",
+    r"(gs|s3)://BUCKET": "needs a bucket",
+    r"--runner=": "run by tests of their own",
     r"VIDEOS|FILES|msrvtt|--similarity|/path/": "needs data that is not shipped",
     r"vit_b32|vit_l14|pe_core|siglip|\.pt\b|clip-vit": "needs weights not shipped",
     r"ablate|demo\.pretrain|benchmarks\.|configs/vop\.py($| |:method)": "takes long",

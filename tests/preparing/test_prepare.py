@@ -314,7 +314,7 @@ def test_no_room_is_no_fault_of_a_video(source, monkeypatch):
 
 def test_beam_is_asked_for_by_name_where_it_is_missing(source, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    with pytest.raises(UserError, match=r"needs Apache Beam.*vop_jax\[beam\]"):
+    with pytest.raises(UserError, match=r"needs Apache Beam.*requirements-beam.txt"):
         prepare(source, runner="DirectRunner")
 
 

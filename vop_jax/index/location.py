@@ -7,10 +7,9 @@ from pathlib import Path
 from data_pipelines.console.arguments import expanded, is_store
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
+from data_pipelines.files.stores import S3_ENDPOINTS
 from vop_jax.index.listing import SUFFIXES, PathLike
 
-# Names of the variables that clients of S3 know for a server other than Amazon's.
-_ENDPOINTS = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 _SQLITE = b"SQLite format 3\0"
 
 
@@ -33,7 +32,7 @@ def storage_options(place: "Path | str") -> dict[str, str]:
         return {}
     # A place that does not answer is an error within a minute.
     options = {"client_max_retries": "3", "client_retry_timeout": "30"}
-    endpoint = next((os.environ[x] for x in _ENDPOINTS if os.environ.get(x)), "")
+    endpoint = next((os.environ[x] for x in S3_ENDPOINTS if os.environ.get(x)), "")
     if place.startswith("s3://") and endpoint:
         options["aws_endpoint"] = endpoint
         if endpoint.startswith("http://"):

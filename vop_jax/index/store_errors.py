@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
+from data_pipelines.files.store_errors import CREDENTIALS
 from vop_jax.index.panics import no_reports
 from vop_jax.runtime.files import is_full
 
@@ -16,12 +17,6 @@ _LONGEST = 300
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 # Where LanceDB's errors say they come from in its own code.
 _SOURCE = re.compile(r",? ?/\S+\.rs:\d+(:\d+)?")
-# How a client is given credentials, by the beginning of the place.
-_CREDENTIALS = {
-    "gs://": "set GOOGLE_APPLICATION_CREDENTIALS to a service account's key file, or "
-    "run gcloud auth application-default login",
-    "s3://": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-}
 # What the error of an object store's client holds, and what that means. The first that
 # fits counts: a token that cannot be had is an error of the network, too.
 _REMOTE = tuple(
@@ -88,7 +83,7 @@ def _line(place: Path | str, error: BaseException) -> str:
         scheme = place.partition("://")[0] + "://"
         for pattern, meaning in _REMOTE:
             if pattern.search(text):
-                credentials = _CREDENTIALS.get(scheme, "check them")
+                credentials = CREDENTIALS.get(scheme, "check them")
                 return f"{place}: {meaning.format(credentials=credentials)}"
     reason = " ".join(_SOURCE.sub("", text).split())[:_LONGEST]
     reason = printable(reason) or type(error).__name__

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array
 
 
 class Source(NamedTuple):
@@ -16,12 +15,13 @@ class Source(NamedTuple):
     Attributes:
         first: the layer of the first row, counted from 0.
         rows: arrays with a leading layer axis, or an empty tuple.
-        make: (one layer's row, the layer's input) -> what is added.
+        make: (one layer's row, the layer's input) -> what is added, or for `joins` what
+            enters the layer instead.
     """
 
     first: int
     rows: Any
-    make: Callable[[Any, Array], Array]
+    make: Callable[..., Any]
 
 
 class Additions(NamedTuple):

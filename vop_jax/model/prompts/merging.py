@@ -15,6 +15,7 @@ import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -186,7 +187,7 @@ def merge_tokens(
     places = name_saved(destinations(metric, classes, count), "merged")
     # A matrix [T, S] of zeros and weights: one product on any device, where gathers and
     # sums by segment are slow on a TPU. It is exact for a token that stays alone.
-    wanted = jnp.arange(tokens.shape[2] - count)[:, None]
+    wanted = np.arange(tokens.shape[2] - count)[:, None]
     weights = jnp.where(places[..., None, :] == wanted, sizes[..., None, :], 0.0)
     sizes = weights.sum(axis=-1)
     weights = (weights / sizes[..., None]).astype(tokens.dtype)
@@ -208,21 +209,31 @@ def destinations(
     metric = lax.stop_gradient(metric).astype(jnp.float32)
     squares = (metric * metric).sum(axis=-1, keepdims=True)
     metric = metric * lax.rsqrt(jnp.maximum(squares, jnp.finfo(jnp.float32).tiny))
-    source = slice(classes + classes % 2, None, 2)
-    target = slice(classes + 1 - classes % 2, None, 2)
-    likeness = jnp.einsum("bgsd,bgtd->bgst", metric[:, :, source], metric[:, :, target])
-    most, nearest = likeness.max(axis=-1), likeness.argmax(axis=-1)
-    # Its rank by comparison with all others: few enough that no sort is faster.
-    index = jnp.arange(most.shape[-1])
+    even, odd = classes + classes % 2, classes + 1 - classes % 2
+    likeness = jnp.einsum(
+        "bgsd,bgtd->bgst", metric[:, :, even::2], metric[:, :, odd::2]
+    )
+    sources, targets = likeness.shape[-2:]
+    # Comparisons of all with all, which a device does at once: neither a sort nor an
+    # argmax is faster for so few. Of equals the first comes first.
+    most = likeness.max(axis=-1)
+    equal = likeness == most[..., None]
+    nearest = jnp.where(equal, np.arange(targets), targets).min(axis=-1)
+    index = np.arange(sources)
+    earlier = index < index[:, None]
     mine, other = most[..., :, None], most[..., None, :]
-    ahead = (other > mine) | ((other == mine) & (index < index[:, None]))
+    ahead = (other > mine) | ((other == mine) & earlier)
     merged = ahead.sum(axis=-1) < count
-    staying = classes + jnp.cumsum(~merged, axis=-1) - 1
-    first = classes + most.shape[-1] - count
-    targets = first + jnp.arange(likeness.shape[-1])
-    places = jnp.broadcast_to(jnp.arange(metric.shape[2]), metric.shape[:3])
-    places = places.at[:, :, source].set(jnp.where(merged, first + nearest, staying))
-    return places.at[:, :, target].set(targets)
+    staying = classes + (earlier & ~merged[..., None, :]).sum(axis=-1)
+    first = classes + sources - count
+    of_sources = jnp.where(merged, first + nearest, staying)
+    # Those of class tokens and targets are known beforehand.
+    places = np.arange(metric.shape[2])
+    places[classes:] = 0
+    places[odd::2] = first + np.arange(targets)
+    after = len(places) - even - (2 * sources - 1)
+    spread = [(0, 0, 0), (0, 0, 0), (even, after, 1)]
+    return jnp.asarray(places) + lax.pad(of_sources, np.int32(0), spread)
 
 
 def unmerged(tokens: Float[Array, "B G S D"]) -> Float[Array, "B G S"]:

@@ -30,6 +30,8 @@ def merged(metric, sizes, classes, count, gaps):
         gaps.append(best[count][0] - best[count - 1][0])
     into = {i: j for _, i, j in best[:count]}
     order = [*range(classes), *(i for i in even if i not in into), *odd]
+    if not count:
+        order = list(range(len(metric)))
     mean, after = np.zeros((len(order), len(metric)), np.float32), []
     for row, i in enumerate(order):
         members = [i, *(k for k, j in into.items() if j == i)]
@@ -59,17 +61,19 @@ def merge(x, sizes, metric, classes, count, gaps):
     means, after = jax.pure_callback(
         choose, shapes, metric, sizes, vmap_method="sequential"
     )
-    return jnp.stack([m @ y for m, y in zip(means, x, strict=True)]), after
+    return jnp.einsum("gts,gsd->gtd", means, x), after
 
 
 def joined(x, factor, classes):
     """Class tokens of the frames that are joined, then their patches by frame."""
-    groups = []
-    for start in range(0, len(x), factor):
-        parts = [x[start + n][:classes] for n in range(factor)]
-        parts += [x[start + n][classes:] for n in range(factor)]
-        groups.append(jnp.concatenate(parts))
-    return jnp.stack(groups)
+    frames, length = x.shape[:2]
+    order = []
+    for start in range(0, frames, factor):
+        own = range(start, start + factor)
+        order += [(f, i) for f in own for i in range(classes)]
+        order += [(f, i) for f in own for i in range(classes, length)]
+    rows = x[tuple(np.array(order).T)]
+    return rows.reshape(frames // factor, factor * length, -1)
 
 
 def keys_of(h, weights, changes):
@@ -150,6 +154,6 @@ def encode_video(size, config, variables, frames, gaps):
 def loss(size, config, variables, frames, ids, gaps):
     """Symmetric cross-entropy, and the features."""
     encode = functools.partial(encode_video, size, config, variables, gaps=gaps)
-    videos = jnp.stack([encode(x) for x in frames])
+    videos = jax.vmap(encode)(frames)
     texts = naive.encode_texts(size, config, variables, ids)
     return naive.cross_entropy(videos, texts, variables), (videos, texts)

@@ -179,8 +179,8 @@ def merge_tokens(
         count: how many are merged into others, at most half of the rest.
 
     Returns:
-        The T = S - `count` tokens in the order of `destinations`, each the mean of
-        what it stands for, and their sizes.
+        The T = S - `count` tokens in the order of `destinations` (as they came, if none
+        is merged), each the mean of what it stands for, and their sizes.
     """
     if not count:
         return tokens, sizes

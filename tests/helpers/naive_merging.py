@@ -22,13 +22,14 @@ def merged(metric, sizes, classes, count, gaps):
     best = []
     for i in even:
         products = sorted((-(metric[i] @ metric[j]), j) for j in odd)
-        best.append((products[0][0], i, products[0][1]))
-        if len(products) > 1:
-            gaps.append(products[1][0] - products[0][0])
+        second = products[1][0] if len(products) > 1 else np.inf
+        best.append((products[0][0], i, products[0][1], second))
     best.sort()
+    # How much less alike the second choices are, of what and into what.
+    gaps += [second - first for first, *_, second in best[:count]]
     if 0 < count < len(best):
         gaps.append(best[count][0] - best[count - 1][0])
-    into = {i: j for _, i, j in best[:count]}
+    into = {i: j for _, i, j, _ in best[:count]}
     order = [*range(classes), *(i for i in even if i not in into), *odd]
     if not count:
         order = list(range(len(metric)))
@@ -141,7 +142,8 @@ def encode_video(size, config, variables, frames, gaps):
         # That of the last layer reaches nothing.
         count = min(count, (length - classes) // 2)
         metric = keys_of(h, weights, changes)
-        x, sizes = merge(x, sizes, metric, classes, count, gaps)
+        told = [] if i == layers - 1 else gaps
+        x, sizes = merge(x, sizes, metric, classes, count, told)
         h = naive.layer_norm(x, weights["ln_2"], tower_size.epsilon)
         x = x + naive.mlp(h, weights["mlp"], tower_size)
         if "mlp" in beside:

@@ -6,9 +6,9 @@
 This file needs torch, transformers, safetensors and NumPy, and nothing of this project:
 take it along. It knows, on a CLIP: text and video prompts, position prompts (P),
 prompts generated from the frames (C), joint attention over all frames (F) and their
-unions, LoRA, adapters, and tuned weights of CLIP itself. It refuses global prompts and
-fusion of frames (dgl_*, ivfusion, discovla). Frames are uint8 `[videos, frames, height,
-width, 3]` of the backbone's image size.
+unions, LoRA, adapters, and tuned weights of CLIP itself. It refuses global prompts,
+fusion of frames and merging (dgl_*, ivfusion, discovla, tempme). Frames are uint8
+`[videos, frames, height, width, 3]` of the backbone's image size.
 
 Letters: B videos or texts, F frames, S tokens of a frame, P prompts, D width.
 """

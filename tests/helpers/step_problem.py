@@ -40,6 +40,8 @@ PROMPTS = {
     ),
     "full": PromptConfig(num_frames=3),
     "dgl_linear": PromptConfig(global_length=2, num_frames=3),
+    # Three frames are joined at once.
+    "tempme": PromptConfig(lora_rank=2, merge_layers=1, num_frames=3),
     "dgl_transformer": PromptConfig(
         global_length=2, latent="transformer", num_frames=3
     ),

@@ -46,6 +46,8 @@ COUNTS = {
     # LoRA, and bottlenecks of 8 in four layers.
     "ivfusion": 491_520 + 4 * (2 * 8 * 768 + 8 + 768),
     "discovla": 543_776 + 2 * (2 * 8 * 512 + 8 + 512),
+    # LoRA, and a row of each frame or group of frames in three joins.
+    "tempme": 491_520 + (12 + 6 + 3) * 768,
 }
 
 
@@ -108,6 +110,7 @@ def test_a_new_backbone_leaf_must_be_decided_about():
             "discovla",
             "dgl_linear",
             "dgl_transformer",
+            "tempme",
         )
     ],
 )

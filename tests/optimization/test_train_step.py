@@ -85,6 +85,8 @@ def assert_same(got, want):
         slow("dgl_linear", MeshConfig(data=2), "none", {}),
         slow("dgl_linear", MeshConfig(data=2, fsdp=2), "lean", {"micro_batch": 4}),
         slow("dgl_transformer", MeshConfig(data=2), "full", {}),
+        slow("tempme", MeshConfig(data=8), "lean", {}),
+        slow("tempme", MeshConfig(data=2, fsdp=2), "full", {"micro_batch": 4}),
         slow("vop", ONE, "none", {}),
         slow("vop_fc", ONE, "full", {"micro_batch": 4}),
         slow("vop_fc", MeshConfig(data=4), "none", {"loss_chunk": 4}),

@@ -29,7 +29,11 @@ OTHER = dataclasses.replace(
 )
 ADDING = [name for name, row in METHODS.items() if "prompts/.*" in row.trained]
 # What the file refuses.
-UNKNOWN = {x for x in ADDING if METHODS[x].fusion or METHODS[x].global_length}
+UNKNOWN = {
+    name
+    for name, row in METHODS.items()
+    if row.fusion or row.global_length or row.merging
+}
 KNOWN = [name for name in ADDING if name not in UNKNOWN]
 CHANGED = {
     "bias": ("vision/layers/mlp/fc_1/bias", "text/ln_final/bias"),
@@ -109,7 +113,7 @@ def test_every_method_is_the_same_in_pytorch(
 
 
 def test_what_it_does_not_know_is_refused(example, folders, tmp_path):
-    assert {"ivfusion", "dgl_linear"} <= UNKNOWN
+    assert {"ivfusion", "dgl_linear", "tempme"} <= UNKNOWN
     folder = prepared(folders["small"], "dgl_linear", tmp_path)
     with pytest.raises(ValueError, match="this file does not know: global_prompts"):
         example["TunedClip"](folder)

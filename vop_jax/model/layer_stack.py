@@ -9,28 +9,30 @@ import jax
 from jaxtyping import Array, Float
 
 from vop_jax.devices.sharded_params import gather, is_sharded
-from vop_jax.model.clip.layers import Across, Block
+from vop_jax.model.clip.layers import Across, Block, Rows
 from vop_jax.model.clip.remat import remat
 from vop_jax.model.clip.rotary import Rotation
 from vop_jax.model.compute import ComputeConfig
 from vop_jax.model.prompts.layer_plan import Segment, bind, rows_of
 
 
-def _layer(block, whole, additions, rows, layer, **kwargs):
+def _layer(block, whole, additions, rows, layer, **kwargs) -> Rows:
     """Runs one layer.
 
     Args:
         block: the layer.
         whole: shapes of the layer's complete parameters.
         additions: the sources that add to the layer.
-        rows: the tokens `[B, G, S, D]`, and the carried rows or None.
+        rows: what enters it.
         layer: the layer's parameters (possibly sharded) and its rows of the sources.
         **kwargs: of `Block.__call__`.
     """
-    tokens, carried = rows
+    tokens, carried, sizes = rows
     params, own = layer
     params = gather(params, whole)
     bound = bind(additions, own)
+    for join in bound.joins:
+        tokens, sizes = join(tokens, sizes)
     for update in bound.updates:
         tokens = update(tokens)
     prompts = [make(tokens) for make in bound.prompts]
@@ -40,6 +42,7 @@ def _layer(block, whole, additions, rows, layer, **kwargs):
         prompts,
         beside=bound.beside,
         carried=carried,
+        sizes=sizes,
         **kwargs,
     )
 
@@ -70,6 +73,7 @@ def run_layers(
     rotation: Rotation | None = None,
     carried: Float[Array, "B 1 P D"] | None = None,
     across: Across | None = None,
+    sizes: Float[Array, "B G S"] | None = None,
 ) -> Any:
     """Runs all layers of a tower, segment by segment.
 
@@ -91,11 +95,13 @@ def run_layers(
             `read` picks among them.
         across: the row of each frame whose attention is over all frames in the segments
             that say so; `read`, if given, reads just that row.
+        sizes: of the tokens, as of `Rows`.
 
     Returns:
         The rows that the last layer returns.
     """
     layers, joint = plan[-1].stop, False
+    current = Rows(tokens, carried, sizes)
     # The same rematerialization policy for every layer.
     saving = functools.partial(
         remat, name=compute.remat, is_sharded=is_sharded(last, whole)
@@ -103,9 +109,12 @@ def run_layers(
     for segment in plan:
         # From the first joint segment on, the frames of a video attend to each other.
         if segment.joint and not joint and enter_joint is not None:
-            tokens, joint = enter_joint(tokens), True
+            current = current._replace(tokens=enter_joint(current.tokens))
+            joint = True
         layer = functools.partial(
-            _layer, block, whole, segment.additions, rotation=rotation
+            *(_layer, block, whole, segment.additions),
+            rotation=rotation,
+            merge=segment.merge,
         )
         own = across if segment.across else None
         rows = rows_of(segment.additions)
@@ -113,7 +122,7 @@ def run_layers(
         stop = min(segment.stop, layers - 1)
         if stop > segment.start:
             looped = compute.scan and stop - segment.start > 1
-            tokens, carried = _run_alike(
+            current = _run_alike(
                 saving(functools.partial(layer, mask=mask, across=own), looped=looped),
                 (
                     # A slice of the complete axis is free; a part of it may be copied.
@@ -124,7 +133,7 @@ def run_layers(
                         operator.itemgetter(slice(stop - segment.start)), rows
                     ),
                 ),
-                (tokens, carried),
+                current,
                 looped=looped,
             )
         # The last layer computes only the rows that are read, if not all of them are.
@@ -134,5 +143,5 @@ def run_layers(
                 own = Across(lambda rows: rows, lambda rows, new: new, own.mask)
             layer = functools.partial(layer, mask=read_mask, read=read, across=own)
             run = saving(layer, looped=False)
-            tokens, carried = run((tokens, carried), (last, row))
-    return tokens if carried is None else carried
+            current = run(current, (last, row))
+    return current.tokens if current.carried is None else current.carried

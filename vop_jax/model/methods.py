@@ -6,7 +6,7 @@ It is data alone; `trained` applies it to a model's parameters.
 import dataclasses
 
 from data_pipelines.console.names import pick
-from vop_jax.model.prompts.config import PromptConfig
+from vop_jax.model.prompts.config import PromptConfig, joining_layers
 
 # Patterns of all backbone parameters; each matches some parameter of every backbone. A
 # leaf of `params` that matches none of them is an error: otherwise a new parameter
@@ -41,6 +41,7 @@ class Method:
         fusion: whether the class rows of the last third of the vision layers attend
             across frames.
         fusion_text_layers: the last text layers in which captions of frames do so.
+        merging: whether tokens are merged and frames joined.
         loss: the default of `config.loss`; empty means that of the data set.
         renormalize_video: the default of `config.renormalize_video`.
         about: one line that helps a user choose a method.
@@ -58,6 +59,7 @@ class Method:
     latent: str = "linear"
     fusion: bool = False
     fusion_text_layers: int = 0
+    merging: bool = False
     loss: str = ""
     renormalize_video: bool = False
     about: str = ""
@@ -66,10 +68,13 @@ class Method:
         """The method's prompts for a vision tower of that many layers.
 
         The last third of the layers is joint, or fused: after layer 8 of the paper's
-        12, after layer 3 of the demo's 4.
+        12, after layer 3 of the demo's 4. A quarter of them join frames, but at most 3:
+        layers 9, 10 and 11 of 12, layer 3 of 4; and fewer for a number of frames that
+        cannot be halved so often.
         """
         third = max(1, layers // 3)
         joint = third if self.joint_layers else 0
+        joining = joining_layers(min(3, max(1, layers // 4)), num_frames)
         return PromptConfig(
             text_length=self.text_length,
             video_length=self.video_length,
@@ -84,6 +89,7 @@ class Method:
             latent=self.latent,
             fusion_layers=third if self.fusion else 0,
             fusion_text_layers=self.fusion_text_layers,
+            merge_layers=joining if self.merging else 0,
         )
 
 
@@ -187,6 +193,13 @@ METHODS = {
         loss="alignment",
         renormalize_video=True,
         about="ivfusion, trained with captions of the frames as well",
+    ),
+    "tempme": Method(
+        _PROMPTS,
+        lora_rank=8,
+        merging=True,
+        renormalize_video=True,
+        about="lora, and fewer tokens: patches are merged and frames joined",
     ),
 }
 

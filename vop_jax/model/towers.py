@@ -20,6 +20,7 @@ from vop_jax.model.clip.rotary import rotation_of
 from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.layer_stack import run_layers
 from vop_jax.model.prompts.fusion import class_rows, read_rows
+from vop_jax.model.prompts.merging import Merging, unmerged
 from vop_jax.model.prompts.sources import TextPrompts, VideoPrompts, arrange
 from vop_jax.model.tower import Tower, normal
 
@@ -60,6 +61,9 @@ class VisionTower(Tower):
         self.prompts = VideoPrompts(self.prompt_config, size)
         self.make_beside(size)
         self.make_fusion(size, self.prompt_config.fusion_layers)
+        self.merge = None
+        if self.prompt_config.merge_layers:
+            self.merge = Merging(self.prompt_config, size.width)
 
     def make_pooling(self) -> None:
         """Declares `pooling`, if the tower pools its rows."""
@@ -131,7 +135,8 @@ class VisionTower(Tower):
         There is one of each frame (R = F), made of the class token's row, which is then
         the only one that the last layer computes, or of all rows by attention pooling.
         With global prompts there is one of the video (R = 1), that of the first of
-        them, and the last layer computes no other row.
+        them, and the last layer computes no other row. With joined frames their class
+        tokens are the first rows of the one group that is left.
         """
         tokens = self.embed(frames)
         batch, count, length, width = tokens.shape
@@ -142,18 +147,21 @@ class VisionTower(Tower):
             tokens = tokens + positions.astype(tokens.dtype)
             return tokens.reshape(batch, 1, count * length, width)
 
+        # What is read: the first rows of so many parts of the tokens, as many of each.
+        parts, first = count, 1
+
         def read(tokens: Array) -> Array:
             # Each frame's class token, whether frames are grouped jointly or not.
-            rows = tokens.reshape(batch, count, length, -1)[:, :, :1]
+            rows = tokens.reshape(batch, parts, -1, tokens.shape[-1])[:, :, :first]
             return rows.reshape(batch, tokens.shape[1], -1, tokens.shape[-1])
 
-        made = carried = None
+        made = carried = sizes = None
         if self.shared is not None:
             made, carried = self.shared.frame_prompts(), self.shared.global_rows()
             carried = jnp.broadcast_to(carried, (batch, 1, *carried.shape))
             carried = carried.astype(tokens.dtype)
             # They are read as the tokens of a frame are: the first of them alone.
-            count, length = carried.shape[1:3]
+            count = parts = 1
 
         rotation = None
         if size.rotary is not None:
@@ -164,19 +172,24 @@ class VisionTower(Tower):
                 before=int(size.class_token),
             )
 
+        plan = self.prompts.plan(self.ln_pre, self.beside(size), made, self.fused(size))
+        if self.merge is not None:
+            plan, sizes = self.merge(plan, count, length), unmerged(tokens)
+            parts, first = 1, count
         rows = run_layers(
             self.block,
             self.whole_layer,
             self.layers,
             self.last_layer,
             tokens,
-            self.prompts.plan(self.ln_pre, self.beside(size), made, self.fused(size)),
+            plan,
             compute=self.compute,
             read=read if self.pooling is None else None,
             enter_joint=join,
             rotation=rotation,
             carried=carried,
             across=class_rows(),
+            sizes=sizes,
         )
         rows = self.ln_post(rows.reshape(batch, count, -1, width))
         rows = rows[:, :, 0] if self.pooling is None else self.pooled(rows)

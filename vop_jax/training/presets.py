@@ -7,13 +7,13 @@ from data_pipelines.console.names import pick
 from data_pipelines.console.ranges import Range
 
 EPOCHS = Range(1, 1_000_000)
-# DiscoVLA's recipe, for a CLIP of any size.
-_FUSION = {"learning_rate": 6e-4, "weight_decay": 0.2}
+# DiscoVLA's and TempMe's recipe, for a CLIP of any size.
+_LORA = {"learning_rate": 6e-4, "weight_decay": 0.2}
 # The learning rates of released methods, where a data set has none of its own.
 _METHOD_OPTIMIZER = {
     "dgl_linear": {"learning_rate": 5e-3},
     "dgl_transformer": {"learning_rate": 2e-3},
-    **dict.fromkeys(("ivfusion", "discovla"), _FUSION),
+    **dict.fromkeys(("ivfusion", "discovla", "tempme"), _LORA),
 }
 
 

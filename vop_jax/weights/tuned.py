@@ -24,13 +24,18 @@ from vop_jax.weights.backbone import check_scale
 from vop_jax.weights.backbone_records import RECORDS, layer_count
 from vop_jax.weights.records import targets_of, to_names, to_tree
 from vop_jax.weights.tensors import open_safetensors, tensor_of
-from vop_jax.weights.tuned_metadata import FORMAT, Metadata, checked_metadata
+from vop_jax.weights.tuned_metadata import FORMAT, MERGED, Metadata, checked_metadata
 
 # Field of `PromptConfig` -> the tensor that says that it is used.
-_TENSORS = {"global_length": "global_prompts", "fusion_layers": "fusion.down.weight"}
+_TENSORS = {
+    "global_length": "global_prompts",
+    "fusion_layers": "fusion.down.weight",
+    "merge_layers": "merge.positions.0",
+}
 _LORA = ("lora.vision.A", "lora.text.A")
 # A form of the latent -> a tensor that it alone has.
 _LATENTS = {"transformer": "dgl.text_mlp.fc1.weight"}
+_POSITIONS = re.compile(r"merge\.positions\.\d+")
 _ADAPTER = re.compile(r"adapters\.(vision|text)\.(attention|mlp)\.")
 # Start, a word, EOT.
 _SHORTEST_CAPTION = 3
@@ -43,7 +48,8 @@ class Tuned(NamedTuple):
         leaves: path in the variable tree -> array, of the trained leaves alone.
         metadata: `method`, `num_frames`, `split_layer`, `text_layout`,
             `backbone_sha256`; if they differ from the defaults also `first_layer`,
-            `cmm_role`, `lora_parts` and `renormalize_video`.
+            `cmm_role`, `lora_parts`, `renormalize_video` and how many tokens are
+            merged.
         prompts: the prompt configuration.
     """
 
@@ -58,8 +64,9 @@ def prompt_name(path: str) -> str:
     Both towers have a module `prompts` whose names are unique, so the path before it is
     dropped. Adapters and LoRA have the same names in both towers, so their tower is
     part of the name: `adapters.vision.attention.down.weight`, `lora.text.A`. Fusion
-    without a tower is that of the vision tower: `fusion.down.weight`. What both towers
-    share has its own names alone: `latent`.
+    without a tower is that of the vision tower: `fusion.down.weight`; so is merging,
+    which is of that tower alone. What both towers share has its own names alone:
+    `latent`.
     """
     _, tower, *names = path.split("/")
     if tower not in TOWERS:
@@ -69,6 +76,7 @@ def prompt_name(path: str) -> str:
         ("vision", "prompts"): [],
         ("text", "prompts"): [],
         ("vision", "fusion"): [module],
+        ("vision", "merge"): [module],
     }
     return ".".join([*before.get((tower, module), [module, tower]), *names])
 
@@ -268,6 +276,7 @@ def _inferred(
             f"place for a caption in the context of {size.context_length}"
         )
     fused = _fusion_layers(axis("fusion.down.weight", 0), split, size)
+    joins = _merge_layers(shapes, metadata["num_frames"], split, size)
     texts = axis("fusion.text.down.weight", 0)
     if texts > size.text.layers:
         raise UserError(
@@ -293,7 +302,7 @@ def _inferred(
     lstm = "context.lstm.weight_ih_l0"
     carried = axis("global_prompts", 0)
     # Beside these there are no joint layers to be told from the others.
-    every = (carried or fused) and split == size.vision.layers
+    every = (carried or fused or joins) and split == size.vision.layers
     cmm = "bilstm" if f"{lstm}_reverse" in shapes else "lstm"
     prompts = PromptConfig(
         text_length=axis("text_prompts", -2),
@@ -320,6 +329,8 @@ def _inferred(
         fusion_width=axis("fusion.down.weight", 1)
         or axis("fusion.text.down.weight", 1)
         or PromptConfig.fusion_width,
+        merge_layers=joins,
+        **{name: metadata[name] for name in MERGED if name in metadata},
     )
     if unfit := prompts.unfit(size):
         field, reason = unfit
@@ -338,6 +349,29 @@ def _fusion_layers(count: int, split: int, size: ClipSize) -> int:
             f"attention after layer {split}; use the backbone it was trained on"
         )
     return count
+
+
+def _merge_layers(
+    shapes: Mapping[str, tuple[int, ...]], frames: int, split: int, size: ClipSize
+) -> int:
+    """The number of layers that join frames; each halves them but the last."""
+    found = [name for name in shapes if _POSITIONS.fullmatch(name)]
+    if found and split != size.vision.layers:
+        raise UserError(
+            f"{found[0]} is of layers that join frames, without joint attention; this "
+            f"backbone has {size.vision.layers} layers, and joint attention after "
+            f"layer {split}; use the backbone it was trained on"
+        )
+    for n in range(len(found)):
+        name, rows = f"merge.positions.{n}", frames // 2**n
+        if name not in shapes:
+            raise UserError(f"{name} is missing; export it again")
+        if shapes[name][:1] != (rows,):
+            raise UserError(
+                f"{name} has shape {list(shapes[name])}, but {frames} frames are "
+                f"{rows} after {n} joins by 2; export it again"
+            )
+    return len(found)
 
 
 def _check_layers(metadata: dict[str, Any], size: ClipSize, where: str) -> None:

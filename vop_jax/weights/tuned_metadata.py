@@ -11,6 +11,8 @@ from data_pipelines.files.json_files import Matches, described, parse_json, show
 from vop_jax.model.prompts.config import PromptConfig
 
 FORMAT = 1
+# The fields of `PromptConfig` that say how many tokens are merged.
+MERGED = ("merged_per_layer", "merge_share_before", "merge_share_after")
 
 
 def metadata_of(
@@ -35,6 +37,7 @@ def metadata_of(
         "cmm_role": (prompts.cmm_role, "prompts"),
         "lora_parts": (prompts.lora_parts, PromptConfig.lora_parts),
         "renormalize_video": (renormalize_video, False),
+        **{x: (getattr(prompts, x), getattr(PromptConfig, x)) for x in MERGED},
     }
     return {
         "method": method,
@@ -45,6 +48,7 @@ def metadata_of(
     } | {key: value for key, (value, usual) in unusual.items() if value != usual}
 
 
+_Share = Annotated[float, Ge(0), Le(1)]
 _Layer = Annotated[int, Ge(0), Le(1_024)]
 
 
@@ -61,6 +65,9 @@ class Metadata(TypedDict):
     cmm_role: NotRequired[Literal["prompts", "update_cls"]]
     lora_parts: NotRequired[Literal["qkv", "q", "k", "v", "qk", "qv", "kv"]]
     renormalize_video: NotRequired[bool]
+    merged_per_layer: NotRequired[Annotated[int, Ge(0), Le(4_096)]]
+    merge_share_before: NotRequired[_Share]
+    merge_share_after: NotRequired[_Share]
 
 
 def checked_metadata(path: Path, text: str | None) -> dict[str, Any]:

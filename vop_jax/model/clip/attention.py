@@ -59,8 +59,12 @@ def _product(left: Array, right: Array, dimensions: tuple) -> Array:
     )
 
 
-def _unnormalised(query: Array, key: Array, mask: Array | None) -> Array:
+def _unnormalised(
+    query: Array, key: Array, mask: Array | None, bias: Array | None
+) -> Array:
     scores = _product(query, key, _LAST)
+    if bias is not None:
+        scores = scores + bias
     if mask is not None:
         scores = jnp.where(mask, scores, -jnp.inf)
     return jnp.exp(scores - scores.max(-1, keepdims=True))
@@ -72,19 +76,20 @@ def _mix(
     key: Float[Array, "B G H S d"],
     value: Float[Array, "B G H S d"],
     mask: Bool[Array, "#B #G #H #R S"] | None,
+    bias: Float[Array, "B G 1 1 S"] | None = None,
 ) -> Float[Array, "B G H R d"]:
-    weights = _unnormalised(query, key, mask)
+    weights = _unnormalised(query, key, mask, bias)
     total = weights.sum(-1, keepdims=True)
     return (_product(weights, value, _ROWS) / total).astype(query.dtype)
 
 
-def _mix_forward(query, key, value, mask):
-    return _mix(query, key, value, mask), (query, key, value, mask)
+def _mix_forward(query, key, value, mask, bias=None):
+    return _mix(query, key, value, mask, bias), (query, key, value, mask, bias)
 
 
 def _mix_backward(kept, gradient):
-    query, key, value, mask = kept
-    weights = _unnormalised(query, key, mask)
+    query, key, value, mask, bias = kept
+    weights = _unnormalised(query, key, mask, bias)
     weights = weights / weights.sum(-1, keepdims=True)
     of_weights = _product(gradient, value, _LAST)
     of_scores = weights * (of_weights - (weights * of_weights).sum(-1, keepdims=True))
@@ -92,6 +97,8 @@ def _mix_backward(kept, gradient):
         _product(of_scores, key, _ROWS).astype(query.dtype),
         _product(of_scores.swapaxes(3, 4), query, _ROWS).astype(key.dtype),
         _product(weights.swapaxes(3, 4), gradient, _ROWS).astype(value.dtype),
+        None,
+        # It says how many tokens a key stands for, which no parameter moves.
         None,
     )
 
@@ -104,6 +111,7 @@ def attend(
     keys: Sequence[Array],
     values: Sequence[Array],
     mask: Bool[Array, "#B #G #H #R S"] | None = None,
+    bias: Float[Array, "B G S"] | None = None,
 ) -> Float[Array, "B G R H d"]:
     """Attention with one softmax over the tokens of a group and all prompts.
 
@@ -116,14 +124,19 @@ def attend(
         values: of the same shapes.
         mask: which tokens a row may attend to; None means all. Prompts are never
             masked.
+        bias: added to the scores of each token, without a gradient; None adds nothing.
+            Prompts have none.
     """
     batch, groups = query.shape[:2]
     key, value = joined(keys, batch, groups), joined(values, batch, groups)
+    if bias is not None:
+        prompts = key.shape[3] - bias.shape[-1]
+        bias = jnp.pad(bias, ((0, 0), (0, 0), (0, prompts)))[:, :, None, None]
     if mask is not None:
         prompts = key.shape[3] - mask.shape[-1]
         widths = [(0, 0)] * (mask.ndim - 1) + [(0, prompts)]
         mask = jnp.pad(mask, widths, constant_values=True)
-    return jnp.moveaxis(_mix(jnp.moveaxis(query, 3, 2), key, value, mask), 2, 3)
+    return jnp.moveaxis(_mix(jnp.moveaxis(query, 3, 2), key, value, mask, bias), 2, 3)
 
 
 def attend_across(

@@ -94,6 +94,27 @@ class Across(NamedTuple):
     mask: Bool[Array, "#B #G S"] | None = None
 
 
+class Rows(NamedTuple):
+    """What a layer takes and returns.
+
+    Attributes:
+        tokens: `[B, G, S, D]`; None if no token is computed.
+        carried: rows that run beside the groups, `[B, 1, P, D]`; None if there are
+            none.
+        sizes: how many tokens each token was merged of, `[B, G, S]`; None if none ever
+            is.
+    """
+
+    tokens: Any
+    carried: Any = None
+    sizes: Any = None
+
+
+# (tokens behind the attention `[B, G, S, D]`, their sizes, their keys
+# `[B, G, S, H, d]`) -> fewer tokens, and their sizes.
+Merge = Callable[[Array, Array, Array], tuple[Array, Array]]
+
+
 class LayerNorm(nn.LayerNorm):
     """LayerNorm with float32 statistics computed in two passes."""
 
@@ -125,7 +146,8 @@ class Attention(nn.Module):
         beside: Beside = _NOTHING,
         carried: Sequence[Array] = (),
         across: Across | None = None,
-    ) -> list[Array]:
+        sizes: Float[Array, "B G S"] | None = None,
+    ) -> tuple[list[Array], Array]:
         """Attends; all inputs have passed the layer's first LayerNorm.
 
         Args:
@@ -139,9 +161,11 @@ class Attention(nn.Module):
                 to, and those of them that attend to everything; or none.
             across: the row of each group of `rows` that attends across groups, as of
                 `Block`.
+            sizes: of the tokens, as of `Rows`; `rows` alone heed them.
 
         Returns:
-            The outputs of `rows`, then of the carried rows that attend.
+            The outputs of `rows`, then of the carried rows that attend; and the tokens'
+            keys `[B, G, S, H, d]`.
         """
         heads, width = self.size.heads, self.size.width
         project = {
@@ -174,8 +198,11 @@ class Attention(nn.Module):
         keys += [projected("key", group) for group in groups]
         values = [projected("value", group) for group in (tokens, *groups)]
         scale = (width // heads) ** -0.5
+        # A key that stands for n tokens weighs as much as n keys.
+        bias = None if sizes is None else jnp.log(sizes)
         attending = [
-            (projected("query", x, of_rows) * scale, keys, values, mask) for x in rows
+            (projected("query", x, of_rows) * scale, keys, values, mask, bias)
+            for x in rows
         ]
         for x in carried[1:]:
             every_key, every_value = (
@@ -183,7 +210,7 @@ class Attention(nn.Module):
                 for parts in (keys, values)
             )
             query = projected("query", x) * scale
-            attending.append((query, every_key, every_value, None))
+            attending.append((query, every_key, every_value, None, None))
         norm = None
         if self.size.attention_norm:
             norm = LayerNorm(self.size.epsilon, dtype=self.precision.results, name="ln")
@@ -196,20 +223,20 @@ class Attention(nn.Module):
                 mixed = norm(flat).reshape(mixed.shape)
             return out(mixed)
 
-        def attended(query: Array, keys: Any, values: Any, mask: Array | None) -> Array:
-            if self.splash and pays(query, mask):
+        def attended(query: Array, keys: Any, values: Any, mask: Any, bias: Any):
+            if self.splash and bias is None and pays(query, mask):
                 return output(splash_attend(query, keys, values))
-            return output(attend(query, keys, values, mask))
+            return output(attend(query, keys, values, mask, bias))
 
         found = [attended(*one) for one in attending]
         if across is None:
-            return found
+            return found, keys[0]
         within, *rest = found
         query = across.pick(attending[0][0])
         joint = output(attend_across(query, keys, values, across.mask))
         if "across" in beside:
             joint = joint + beside["across"](across.pick(within))
-        return [across.put(within, joint), *rest]
+        return [across.put(within, joint), *rest], keys[0]
 
 
 class Mlp(nn.Module):
@@ -255,7 +282,9 @@ class Block(nn.Module):
         rotation: Rotation | None = None,
         carried: Float[Array, "B 1 P D"] | None = None,
         across: Across | None = None,
-    ) -> tuple[Array | None, Array | None]:
+        sizes: Float[Array, "B G S"] | None = None,
+        merge: Merge | None = None,
+    ) -> Rows:
         """Runs the layer.
 
         Args:
@@ -277,6 +306,9 @@ class Block(nn.Module):
                 to the tokens and prompts of all groups.
             across: the row of each group whose attention is over all groups; None if
                 there is none.
+            sizes: of the tokens, as of `Rows`.
+            merge: merges tokens between attention and MLP, in a layer that computes all
+                of them; None if none is merged.
 
         Returns:
             The layer's outputs for the tokens and for the carried rows, `read` ones
@@ -294,7 +326,9 @@ class Block(nn.Module):
         elif read is not None:
             own = [(read(normed), read(tokens))]
         kept = read if carried is None else None
-        mixed = Attention(self.size, self.precision, self.splash, name="attention")(
+        mixed, keys = Attention(
+            self.size, self.precision, self.splash, name="attention"
+        )(
             [rows for rows, _ in own],
             normed,
             [norm(group) for group in prompts],
@@ -303,24 +337,30 @@ class Block(nn.Module):
             beside,
             [*shared, *(rows for rows, _ in leading)],
             across,
+            sizes,
         )
         ln_2 = LayerNorm(self.size.epsilon, dtype=results, name="ln_2")
         mlp = Mlp(self.size, self.precision, name="mlp")
 
-        def finished(rows: Array, onward: Array, mixed: Array) -> Array:
+        def attended(rows: Array, onward: Array, mixed: Array) -> Array:
             onward = onward + mixed
             if "attention" in beside:
                 onward = onward + beside["attention"](rows)
-            onward = name_saved(onward, "attended")
+            return name_saved(onward, "attended")
+
+        def finished(onward: Array) -> Array:
             rows = ln_2(onward)
             onward = onward + mlp(rows)
             return onward + beside["mlp"](rows) if "mlp" in beside else onward
 
-        done = [
-            finished(*stream, x)
+        streams = [
+            attended(*stream, x)
             for stream, x in zip([*own, *leading], mixed, strict=True)
         ]
-        return done[0] if own else None, done[-1] if leading else None
+        if merge is not None and sizes is not None:
+            streams[0], sizes = merge(streams[0], sizes, keys)
+        done = [finished(x) for x in streams]
+        return Rows(done[0] if own else None, done[-1] if leading else None, sizes)
 
 
 def _turns(

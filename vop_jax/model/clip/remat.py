@@ -10,6 +10,9 @@ from jax.ad_checkpoint import checkpoint_name
 # attention kernel, and of the recurrence, which is sequential; norms, activation
 # functions and attention weights are cheap to recompute.
 _LEAN = ("query", "key", "value", "attention", "attended", "hidden", "context")
+# Which tokens were merged: small integers, which a recomputation that rounds otherwise
+# could choose otherwise, and the gradient would be of another function.
+_CHOSEN = ("merged",)
 
 
 def _all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
@@ -21,8 +24,8 @@ def _all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
 # again: saving the gathered ones would keep the complete model on every device.
 POLICIES: dict[str, Callable[..., bool]] = {
     "none": _all_but_gathered,
-    "lean": jax.checkpoint_policies.save_only_these_names(*_LEAN),
-    "full": jax.checkpoint_policies.nothing_saveable,
+    "lean": jax.checkpoint_policies.save_only_these_names(*_LEAN, *_CHOSEN),
+    "full": jax.checkpoint_policies.save_only_these_names(*_CHOSEN),
 }
 
 # Names a value, so that a policy can save it.

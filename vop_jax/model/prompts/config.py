@@ -23,10 +23,14 @@ ADDED_PROMPT_FIELDS = {
     **{"lora_rank": 0, "lora_parts": "qkv"},
     **{"global_length": 0, "latent": "linear", "postfix": False},
     **{"fusion_layers": 0, "fusion_text_layers": 0, "fusion_width": 8},
+    **{"merge_layers": 0, "merged_per_layer": 2},
+    **{"merge_share_before": 0.3, "merge_share_after": 0.1},
 }
 # Prompts of a layer, and more layers than any tower has.
 _LENGTHS, _LAYERS = Range(0, 4_096), 10_000
 _SIGNED = Range(-1_000, 1_000)
+# Joins by 2 and more of them than frames allow; a part of the tokens.
+_JOINS, _SHARE = 13, Range(0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +74,13 @@ class PromptConfig:
             a caption of a video passes through ordinary layers.
         fusion_width: the width of the bottleneck of what such a row finds within its
             frame (or caption) in these layers.
+        merge_layers: J, number of layers of the vision tower, those before its last, in
+            each of which neighbouring frames are joined and tokens merged (see
+            `joins`); 0 means that no token is ever merged.
+        merged_per_layer: how many tokens of each frame the layers before those merge.
+        merge_share_before: the part of the tokens that a joining layer merges in front
+            of its attention, class tokens counted.
+        merge_share_after: the same between its attention and its MLP.
         prompt_std: standard deviation of the prompts' initial values.
         frame_position_std: standard deviation of the frame positional embedding's
             initial values.
@@ -100,6 +111,10 @@ class PromptConfig:
     fusion_layers: Annotated[int, Range(0, _LAYERS)] = 0
     fusion_text_layers: Annotated[int, Range(0, _LAYERS)] = 0
     fusion_width: Annotated[int, Range(1, 65_536)] = 8
+    merge_layers: Annotated[int, Range(0, _JOINS)] = 0
+    merged_per_layer: Annotated[int, _LENGTHS] = 2
+    merge_share_before: Annotated[float, _SHARE] = 0.3
+    merge_share_after: Annotated[float, _SHARE] = 0.1
     prompt_std: Annotated[float, Range(0, 1_000)] = 0.02
     frame_position_std: Annotated[float, Range(0, 1_000)] = 0.02
     context_forget_bias: Annotated[float, _SIGNED] = 0.0
@@ -153,6 +168,21 @@ class PromptConfig:
                 "class rows, which nothing would then read; leave one of them out "
                 "(fusion_layers=0 and fusion_text_layers=0, or global_length=0)",
             ),
+            (
+                not self.merge_layers or not self._of_frames(),
+                "config.prompts.merge_layers joins frames, so that later layers have "
+                "no rows of one frame alone; leave config.prompts.position_length, "
+                "context_length, joint_length, global_length and fusion_layers at 0 "
+                "and split_layer at -1",
+            ),
+            (
+                not self.merge_layers or not self.num_frames % self._halved(),
+                f"config.num_frames is {self.num_frames}, but config.prompts."
+                f"merge_layers={self.merge_layers} joins frames by 2, but in its last "
+                "layer all that are left; use a multiple of "
+                f"{self._halved()}, or config.prompts.merge_layers="
+                f"{joining_layers(self.merge_layers, self.num_frames)}",
+            ),
         ]
         for holds, message in rules:
             if not holds:
@@ -167,6 +197,22 @@ class PromptConfig:
             or self.split_layer >= 0
             or self.text_layout != "prefix"
         )
+
+    def _of_frames(self) -> bool:
+        """Whether anything is specific to a frame, or lets frames see each other."""
+        lengths = self.position_length, self.context_length, self.joint_length
+        across = self.global_length, self.fusion_layers
+        return any((*lengths, *across)) or self.split_layer >= 0
+
+    def _halved(self) -> int:
+        """By how much the frames are fewer in front of the last join."""
+        return 2 ** (self.merge_layers - 1)
+
+    def joins(self) -> tuple[int, ...]:
+        """How many neighbours each joining layer joins: 2, then all that are left."""
+        if not self.merge_layers:
+            return ()
+        return (*(2,) * (self.merge_layers - 1), self.num_frames // self._halved())
 
     def unfit(self, size: ClipSize) -> tuple[str, str] | None:
         """The field that cannot be used with a backbone, and why; None if all can.
@@ -187,6 +233,21 @@ class PromptConfig:
             return "fusion_layers", (
                 "this backbone's frames have no class token to attend across frames"
             )
+        if self.merge_layers and not size.reads_class_token:
+            return "merge_layers", (
+                "this backbone's vision tower does not read the class token alone, and "
+                "all other tokens are merged"
+            )
+        if self.merge_layers and size.vision.rotary is not None:
+            return "merge_layers", (
+                "this backbone turns each patch by its place in the frame, and a "
+                "merged token has none"
+            )
+        if self.merge_layers >= size.vision.layers:
+            return "merge_layers", (
+                f"this backbone's vision tower has {size.vision.layers} layers, of "
+                "which the last joins no frames"
+            )
         return None
 
     def split(self, layers: int) -> int:
@@ -206,8 +267,19 @@ class PromptConfig:
         learned = self.context_length and self.cmm == "transformer"
         made = self.global_length and self.latent == "transformer"
         specific = self.position_length or learned or made
-        return bool(specific or self.split(layers) < layers)
+        return bool(specific or self.merge_layers or self.split(layers) < layers)
 
     def prompted(self, layers: int) -> tuple[int, int]:
         """The half-open range of prompted layers, counted from 0."""
         return self.first_layer - 1, min(self.last_layer or layers, layers)
+
+
+def joining_layers(most: int, num_frames: int) -> int:
+    """The most layers, up to a number, that can join so many frames by 2 each.
+
+    The last of them joins all that are left, so one layer joins any number.
+    """
+    count = most
+    while count > 1 and num_frames % 2 ** (count - 1):
+        count -= 1
+    return count

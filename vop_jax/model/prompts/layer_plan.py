@@ -3,11 +3,10 @@
 import functools
 import itertools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array
 
 
 class Source(NamedTuple):
@@ -16,12 +15,13 @@ class Source(NamedTuple):
     Attributes:
         first: the layer of the first row, counted from 0.
         rows: arrays with a leading layer axis, or an empty tuple.
-        make: (one layer's row, the layer's input) -> what is added.
+        make: (one layer's row, the layer's input) -> what is added, or for `joins` what
+            enters the layer instead.
     """
 
     first: int
     rows: Any
-    make: Callable[[Any, Array], Array]
+    make: Callable[..., Any]
 
 
 class Additions(NamedTuple):
@@ -33,11 +33,14 @@ class Additions(NamedTuple):
         updates: sources of replaced input tokens, given the layer's input tokens.
         beside: part of a layer (see `layers.Block`) -> the source of what is added to
             that part's output, given that part's input.
+        joins: sources of the tokens that enter a layer and their sizes, given those
+            that came out of the one before (see `merging`).
     """
 
     prompts: tuple[Any, ...] = ()
     updates: tuple[Any, ...] = ()
     beside: Mapping[str, Any] = {}
+    joins: tuple[Any, ...] = ()
 
 
 NOTHING = Additions()
@@ -72,6 +75,8 @@ class Segment(NamedTuple):
         additions: what is added to these layers; its rows are those of these layers.
         across: whether one row of each frame (its class row) attends to the tokens of
             all frames, while its other rows attend within their frame.
+        merge: what merges tokens within these layers, as of `layers.Block`; None if
+            nothing does.
     """
 
     start: int
@@ -79,6 +84,22 @@ class Segment(NamedTuple):
     joint: bool = False
     additions: Additions = NOTHING
     across: bool = False
+    merge: Any = None
+
+
+def singly(plan: Sequence[Segment]) -> list[Segment]:
+    """The same layers, each of them a segment of its own."""
+    found = []
+    for segment in plan:
+        for layer in range(segment.start, segment.stop):
+
+            def cut(source: Source, at: int = layer - segment.start) -> Source:
+                part = operator.itemgetter(slice(at, at + 1))
+                return source._replace(rows=jax.tree.map(part, source.rows))
+
+            own = _each(cut, segment.additions)
+            found.append(segment._replace(start=layer, stop=layer + 1, additions=own))
+    return found
 
 
 def plan_layers(

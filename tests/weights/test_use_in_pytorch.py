@@ -15,6 +15,7 @@ import vop_jax
 from data_pipelines.console.errors import UserError
 from vop_jax.model.clip.sizes import FrameRecipe, TextSize, VisionSize
 from vop_jax.model.methods import METHODS
+from vop_jax.model.prompts.config import BEHIND
 from vop_jax.weights.clip_export import convert
 
 EXAMPLE = Path(__file__).parents[2] / "examples/use_in_pytorch.py"
@@ -29,7 +30,13 @@ OTHER = dataclasses.replace(
 )
 ADDING = [name for name, row in METHODS.items() if "prompts/.*" in row.trained]
 # What the file refuses.
-UNKNOWN = {x for x in ADDING if METHODS[x].fusion or METHODS[x].global_length}
+UNKNOWN = {
+    name
+    for name in ADDING
+    if METHODS[name].fusion
+    or METHODS[name].global_length
+    or METHODS[name].adapter == BEHIND
+}
 KNOWN = [name for name in ADDING if name not in UNKNOWN]
 CHANGED = {
     "bias": ("vision/layers/mlp/fc_1/bias", "text/ln_final/bias"),
@@ -109,10 +116,13 @@ def test_every_method_is_the_same_in_pytorch(
 
 
 def test_what_it_does_not_know_is_refused(example, folders, tmp_path):
-    assert {"ivfusion", "dgl_linear"} <= UNKNOWN
+    assert {"ivfusion", "dgl_linear", "mv_adapter"} <= UNKNOWN
     folder = prepared(folders["small"], "dgl_linear", tmp_path)
     with pytest.raises(ValueError, match="this file does not know: global_prompts"):
         example["TunedClip"](folder)
+    file = tuned_file(tmp_path / "mv.safetensors", "mv_adapter", folders["small"])
+    with pytest.raises(ValueError, match=r"this file does not know: adapters\."):
+        example["TunedClip"](folders["small"], file)
 
 
 @pytest.mark.slow

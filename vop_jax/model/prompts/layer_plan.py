@@ -39,6 +39,11 @@ class Additions(NamedTuple):
     updates: tuple[Any, ...] = ()
     beside: Mapping[str, Any] = {}
 
+    @property
+    def looks_at_all(self) -> bool:
+        """Whether what is added to a row depends on other rows' output of the layer."""
+        return "after_mlp" in self.beside
+
 
 NOTHING = Additions()
 

@@ -43,6 +43,21 @@ ONE, TWO = MeshConfig(data=1), MeshConfig(data=2)
 LOOPED, UNROLLED = (ComputeConfig(scan=x, remat="lean") for x in (True, False))
 
 
+def lively(variables):
+    """The same, with norms that pass something on and rows that are told apart.
+
+    Otherwise the gradient of the bottlenecks' attention is nothing but rounding.
+    """
+    added = {}
+    for name, value in paths(variables["prompts"]).items():
+        if "norm" in name or "ln_pre" in name:
+            value = value + name.endswith("weight")
+        elif any(x in name for x in ("q_proj.weight", "k_proj.weight", "up.", "tie.")):
+            value = 5 * value
+        added[name] = value
+    return {**variables, "prompts": from_paths(added)}
+
+
 def padded(size, ids):
     """With padding beyond the table of positions as well."""
     return np.pad(ids, ((0, 0), (0, size.context_length - ids.shape[1])))
@@ -60,6 +75,7 @@ def tiny():
 
 def test_features(tiny):
     size, config, variables, pixels, ids, run = tiny
+    variables = lively(variables)
     plain = jax.jit(lambda x: naive_mv_adapter.loss(size, config, x, pixels, ids)[1])
     for ours, theirs in zip(run(variables), plain(variables), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -88,18 +104,18 @@ def test_the_start_is_the_frozen_model(tiny):
     ("size", "name", "frames", "lengths", "layout", "compute", "options"),
     [
         (LONG, "mv_adapter", 2, (3, 77), ONE, LOOPED, {}),
-        (LONG, "mv_adapter", 5, (77, 3, 40, 5), ONE, UNROLLED, {"micro_batch": 2}),
-        (SMALL, "few words", 3, (3, 7, 12, 9), TWO, LOOPED, {}),
+        (SMALL, "few words", 3, (3, 12), TWO, LOOPED, {}),
         (
             *(SMALL, "mv_adapter", 2, (3, 7), MeshConfig(data=1, fsdp=2)),
             *(ComputeConfig(remat="full"), {"loss_chunk": 1}),
         ),
-        (SMALL, "with prompts", 3, (3, 7, 12), ONE, UNROLLED, {}),
+        (SMALL, "with prompts", 3, (3, 7), ONE, UNROLLED, {"micro_batch": 1}),
         (SMALL, "with lora", 1, (3, 30), ONE, ComputeConfig(), {}),
     ],
 )
 def test_features_and_gradients(size, name, frames, lengths, layout, compute, options):
     config, variables, pixels, ids = problem(size, CONFIGS[name], frames, lengths)
+    variables = lively(variables)
 
     @jax.jit
     def reference(prompts, params):

@@ -247,6 +247,7 @@ def test_what_is_trained_on_vit_b32(words, count):
 @pytest.mark.slow
 def test_frames_see_each_other_and_a_word_does_not_see_what_follows():
     config, variables, pixels, ids = problem(SMALL, MV, 3, (9, 9))
+    variables = lively(variables)
     model = DualEncoder(SMALL, config)
     # The rows before the mean, and those of all words.
     frames = jax.jit(functools.partial(model.apply, method=lambda m, x: m.vision(x)))

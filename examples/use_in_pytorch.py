@@ -7,8 +7,9 @@ This file needs torch, transformers, safetensors and NumPy, and nothing of this 
 take it along. It knows, on a CLIP: text and video prompts, position prompts (P),
 prompts generated from the frames (C), joint attention over all frames (F) and their
 unions, LoRA, adapters, and tuned weights of CLIP itself. It refuses global prompts,
-fusion of frames and merging (dgl_*, ivfusion, discovla, tempme). Frames are uint8
-`[videos, frames, height, width, 3]` of the backbone's image size.
+fusion of frames, merging and adapters that look at all frames (dgl_*, ivfusion,
+discovla, tempme, mv_adapter). Frames are uint8 `[videos, frames, height, width, 3]` of
+the backbone's image size.
 
 Letters: B videos or texts, F frames, S tokens of a frame, P prompts, D width.
 """
@@ -31,7 +32,8 @@ PIXEL_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 # How the tensors are called that are added; all others replace CLIP's own.
 ADDED = (
     *("text_prompts", "video_prompts", "position_prompts", "joint_prompts"),
-    *("frame_positions", "context.", "adapters.", "lora."),
+    *("frame_positions", "context.", "lora."),
+    *(f"adapters.{x}.{y}." for x in ("vision", "text") for y in ("attention", "mlp")),
 )
 
 

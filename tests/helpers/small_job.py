@@ -6,11 +6,14 @@ from configs.vop import get_config
 from data_pipelines.datasets.demo import world
 from vop_jax.training.config import check_config
 
+# Videos of each split.
+SPLITS = {"train": 48, "validation": 16, "test": 32}
+
 
 @pytest.fixture(scope="module", autouse=True)
 def small_world():
     patch = pytest.MonkeyPatch()
-    patch.setattr(world, "SPLITS", {"train": 48, "validation": 16, "test": 32})
+    patch.setattr(world, "SPLITS", SPLITS)
     yield
     patch.undo()
 

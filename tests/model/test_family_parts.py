@@ -89,7 +89,7 @@ def test_projections_that_are_not_there_are_not_trained():
 def test_methods_that_do_not_fit_are_not_counted():
     # Its towers read neither a class token nor EOT.
     carried = {"dgl_linear", "dgl_transformer"}
-    unfit = {"proj", "ivfusion", "discovla", "tempme", *carried}
+    unfit = {"proj", "ivfusion", "discovla", "mv_adapter", "tempme", *carried}
     assert METHODS.keys() - count_methods(SIGLIP, 2).keys() == unfit
     unfit = {"tempme", *carried}
     assert METHODS.keys() - count_methods(PE_CORE, 2).keys() == unfit

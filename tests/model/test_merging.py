@@ -203,7 +203,8 @@ def test_what_starts_at_zero():
     ("changes", "says"),
     [
         ({"position_length": 2}, "leave config.prompts.position_length, context"),
-        ({"split_layer": 2}, "and split_layer at -1"),
+        ({"split_layer": 2}, "at 0, split_layer at -1 and adapter other than"),
+        ({"adapter": "after_mlp"}, "at 0, split_layer at -1 and adapter other than"),
         ({"fusion_layers": 1}, "merge_layers joins frames, so that later layers"),
         ({"num_frames": 10}, "use a multiple of 4, or config.prompts.merge_layers=2"),
         ({"num_frames": 7}, "use a multiple of 4, or config.prompts.merge_layers=1"),

@@ -43,6 +43,7 @@ COUNTS = {
     # Global prompts, the latent, and the matrix that makes text prompts of it.
     "dgl_linear": 4 * 768 + 4 * 12 * 768 + 512 * 769,
     "dgl_transformer": 9_575_168,
+    "mv_adapter": 3_325_696,
     # LoRA, and bottlenecks of 8 in four layers.
     "ivfusion": 491_520 + 4 * (2 * 8 * 768 + 8 + 768),
     "discovla": 543_776 + 2 * (2 * 8 * 512 + 8 + 512),
@@ -111,6 +112,7 @@ def test_a_new_backbone_leaf_must_be_decided_about():
             "dgl_linear",
             "dgl_transformer",
             "tempme",
+            "mv_adapter",
         )
     ],
 )

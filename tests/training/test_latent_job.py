@@ -1,4 +1,4 @@
-"""Global prompts through every door: training, loading, scores, index, convert."""
+"""Methods of other papers through every door: training, loading, index, convert."""
 
 import json
 
@@ -15,7 +15,7 @@ from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.training.job import run_job
 from vop_jax.weights.clip_export import convert
 
-METHODS = ["dgl_linear", "dgl_transformer"]
+METHODS = ["dgl_linear", "dgl_transformer", "mv_adapter"]
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -37,7 +37,7 @@ def test_a_run_is_loaded_and_scored(finished, data_dir, tmp_path):
     model = vop_jax.load(folder.path)
     assert model.metadata["method"] == method
     videos = model.encode_videos(frames_of(model))
-    # One row a video, and no mean over frames, which would be shorter.
+    # One row a video, or a mean that is normalised again: no mean that is shorter.
     np.testing.assert_allclose(np.linalg.norm(videos, axis=1), 1, atol=1e-5)
     flags = [f"--checkpoint={folder.path}", f"--data_dir={data_dir}", "--resamples=20"]
     with pytest.raises(SystemExit) as done:

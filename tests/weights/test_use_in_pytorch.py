@@ -15,6 +15,7 @@ import vop_jax
 from data_pipelines.console.errors import UserError
 from vop_jax.model.clip.sizes import FrameRecipe, TextSize, VisionSize
 from vop_jax.model.methods import METHODS
+from vop_jax.model.prompts.config import BEHIND
 from vop_jax.weights.clip_export import convert
 
 EXAMPLE = Path(__file__).parents[2] / "examples/use_in_pytorch.py"
@@ -32,7 +33,7 @@ ADDING = [name for name, row in METHODS.items() if "prompts/.*" in row.trained]
 UNKNOWN = {
     name
     for name, row in METHODS.items()
-    if row.fusion or row.global_length or row.merging
+    if row.fusion or row.global_length or row.merging or row.adapter == BEHIND
 }
 KNOWN = [name for name in ADDING if name not in UNKNOWN]
 CHANGED = {
@@ -113,10 +114,13 @@ def test_every_method_is_the_same_in_pytorch(
 
 
 def test_what_it_does_not_know_is_refused(example, folders, tmp_path):
-    assert {"ivfusion", "dgl_linear", "tempme"} <= UNKNOWN
+    assert {"ivfusion", "dgl_linear", "mv_adapter", "tempme"} <= UNKNOWN
     folder = prepared(folders["small"], "dgl_linear", tmp_path)
     with pytest.raises(ValueError, match="this file does not know: global_prompts"):
         example["TunedClip"](folder)
+    file = tuned_file(tmp_path / "mv.safetensors", "mv_adapter", folders["small"])
+    with pytest.raises(ValueError, match=r"this file does not know: adapters\."):
+        example["TunedClip"](folders["small"], file)
 
 
 @pytest.mark.slow

@@ -8,8 +8,9 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.compute import ComputeConfig
-from vop_jax.model.prompts.config import PromptConfig
+from vop_jax.model.prompts.config import BEHIND, PromptConfig
 from vop_jax.model.prompts.latent import LatentPrompts
+from vop_jax.model.prompts.mv_adapter import SharedVectors
 from vop_jax.model.towers import TextTower, VisionTower
 
 
@@ -48,7 +49,10 @@ class DualEncoder(nn.Module):
             raise ValueError(unfit[1])
         if self.prompt_config.global_length:
             self.shared = LatentPrompts(self.prompt_config, self.size)
-        towers = (self.size, self.prompt_config, self.compute, self.shared)
+        self.tie = None
+        if self.prompt_config.adapter == BEHIND:
+            self.tie = SharedVectors()
+        towers = (self.size, self.prompt_config, self.compute, self.shared, self.tie)
         self.vision = VisionTower(*towers)
         self.text = TextTower(*towers)
         self.logit_scale = self.param(

@@ -136,12 +136,21 @@ def run_layers(
                 current,
                 looped=looped,
             )
-        # The last layer computes only the rows that are read, if not all of them are.
+        # The last layer computes only the rows that are read, if not all of them are
+        # and nothing looks at the others.
         if segment.stop == layers:
             row = jax.tree.map(lambda x: x[-1], rows)
-            if own is not None and read is not None:
+            early = None if segment.additions.looks_at_all else read
+            if own is not None and early is not None:
                 own = Across(lambda rows: rows, lambda rows, new: new, own.mask)
-            layer = functools.partial(layer, mask=read_mask, read=read, across=own)
+            layer = functools.partial(
+                layer,
+                mask=mask if segment.additions.looks_at_all else read_mask,
+                read=early,
+                across=own,
+            )
             run = saving(layer, looped=False)
             current = run(current, (last, row))
+            if read is not None and early is None:
+                current = current._replace(tokens=read(current.tokens))
     return current.tokens if current.carried is None else current.carried

@@ -33,8 +33,7 @@ class Method:
         position_length: prompts of each frame position (P).
         context_length: prompts generated from the frames' context (C).
         joint_layers: whether the last third of the layers attends jointly (F).
-        adapter: the part of a layer that adapters run in parallel to, `attention` or
-            `mlp`; empty means no adapters.
+        adapter: where adapters are, see `PromptConfig`; empty means no adapters.
         lora_rank: rank of the change of the query, key and value projections.
         global_length: global prompts, and prompts of each layer from one latent.
         latent: how those are made from it.
@@ -177,6 +176,12 @@ METHODS = {
         global_length=4,
         latent="transformer",
         about="dgl_linear with a layer between the table and the prompts",
+    ),
+    "mv_adapter": Method(
+        _PROMPTS,
+        adapter="after_mlp",
+        renormalize_video=True,
+        about="adapters behind each MLP that look at all frames and at all words",
     ),
     "ivfusion": Method(
         _PROMPTS,

@@ -17,6 +17,11 @@ from vop_jax.model.prompts.fusion import Fusion
 from vop_jax.model.prompts.latent import LatentPrompts
 from vop_jax.model.prompts.layer_plan import Source
 from vop_jax.model.prompts.lora import Lora
+from vop_jax.model.prompts.mv_adapter import (
+    CaptionAdapters,
+    SharedVectors,
+    VideoAdapters,
+)
 
 
 def normal(std: float) -> Callable[..., Array]:
@@ -36,12 +41,14 @@ class Tower(nn.Module):
         prompt_config: what is added to it.
         compute: how the tower computes.
         shared: what makes prompts of both towers, or None.
+        tie: what adapters of both towers share, or None.
     """
 
     size: ClipSize
     prompt_config: PromptConfig
     compute: ComputeConfig
     shared: LatentPrompts | None = None
+    tie: SharedVectors | None = None
 
     def make_layers(self, size: TowerSize) -> None:
         """Declares `layers` and `last_layer`."""
@@ -73,12 +80,22 @@ class Tower(nn.Module):
             return self.param(name, initial)
         return self.get_variable("params", name)
 
-    def make_beside(self, size: TowerSize) -> None:
-        """Declares `adapters` and `lora`; None where the method has none."""
+    def make_beside(
+        self, size: TowerSize, behind: type[VideoAdapters] | type[CaptionAdapters]
+    ) -> None:
+        """Declares `adapters` and `lora`; None where the method has none.
+
+        Args:
+            size: of the tower.
+            behind: the tower's adapters behind the MLP.
+        """
         config, width = self.prompt_config, size.width
         first, last = config.prompted(size.layers)
         self.adapters = self.lora = None
-        if config.adapter:
+        if self.tie is not None:
+            precision = self.compute.precision
+            self.adapters = behind(config, self.size, precision, self.tie)
+        elif config.adapter:
             self.adapters = Adapters(
                 config.adapter, last - first, width, config.adapter_width
             )

@@ -21,6 +21,7 @@ from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.layer_stack import run_layers
 from vop_jax.model.prompts.fusion import class_rows, read_rows
 from vop_jax.model.prompts.merging import Merging, unmerged
+from vop_jax.model.prompts.mv_adapter import CaptionAdapters, VideoAdapters
 from vop_jax.model.prompts.sources import TextPrompts, VideoPrompts, arrange
 from vop_jax.model.tower import Tower, normal
 
@@ -59,7 +60,7 @@ class VisionTower(Tower):
         self.make_pooling()
         self.make_projection(size)
         self.prompts = VideoPrompts(self.prompt_config, size)
-        self.make_beside(size)
+        self.make_beside(size, VideoAdapters)
         self.make_fusion(size, self.prompt_config.fusion_layers)
         self.merge = None
         if self.prompt_config.merge_layers:
@@ -225,7 +226,7 @@ class TextTower(Tower):
         self.ln_final = self.norm(size, "ln_final")
         self.make_projection(size)
         self.prompts = TextPrompts(self.prompt_config, size)
-        self.make_beside(size)
+        self.make_beside(size, CaptionAdapters)
         self.make_fusion(size, self.prompt_config.fusion_text_layers)
 
     def __call__(self, ids: Int[Array, "B N"]) -> Float[Array, "B E"]:

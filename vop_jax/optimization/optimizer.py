@@ -12,8 +12,8 @@ from vop_jax.optimization.config import OptimizerConfig
 # Parameters without weight decay: pulling a bias or a LayerNorm scale towards zero does
 # not regularise.
 _UNDECAYED = (
-    r".*/((\w+_)?bias|scale|logit_scale|bias_ih_l0\w*|bias_hh_l0\w*|fc\.bias"
-    r"|(text_\w+|dgl\.[\w.]+)\.bias|dgl\.block\.layer_norm\d\.weight)"
+    r".*[/.]((\w+_)?bias|bias_[ih]h_l0\w*|scale|logit_scale"
+    r"|((layer_)?norm\d|ln_\w+)\.weight)"
 )
 
 

@@ -244,7 +244,9 @@ def default_values(
         "frame_captions": preset.frame_captions if row.loss else "",
         "renormalize_video": row.renormalize_video,
         "ties": "mean",
-        "prompts": dataclasses.asdict(prompts) | preset.prompts,
+        "prompts": dataclasses.asdict(prompts)
+        | preset.prompts
+        | preset.method_prompts.get(method, {}),
         "optimizer": dataclasses.asdict(OptimizerConfig())
         | preset.optimizer
         | preset.method_optimizer.get(method, {}),

@@ -13,8 +13,11 @@ _LORA = {"learning_rate": 6e-4, "weight_decay": 0.2}
 _METHOD_OPTIMIZER = {
     "dgl_linear": {"learning_rate": 5e-3},
     "dgl_transformer": {"learning_rate": 2e-3},
+    "mv_adapter": {"learning_rate": 5e-6},
     **dict.fromkeys(("ivfusion", "discovla", "tempme"), _LORA),
 }
+# For paragraphs, as MV-Adapter's released configurations have them.
+_PARAGRAPHS = {"mv_adapter": {"adapter_words": 64}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Preset:
         optimizer: fields of `OptimizerConfig` with another default.
         method_optimizer: the same, by method.
         prompts: fields of `PromptConfig` that differ from the method's.
+        method_prompts: the same, by method.
         compute: fields of `ComputeConfig` with another default.
         log_every: steps between two lines of metrics.
         save_every: steps between two checkpoints.
@@ -60,6 +64,7 @@ class Preset:
         default_factory=lambda: dict(_METHOD_OPTIMIZER)
     )
     prompts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    method_prompts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     compute: dict[str, Any] = dataclasses.field(default_factory=dict)
     log_every: int = 20
     save_every: int = 500
@@ -87,6 +92,7 @@ PRESETS = {
             "partial": {"learning_rate": 1e-3},
             "bias": {"learning_rate": 3e-3},
             "proj": {"learning_rate": 1e-3},
+            "mv_adapter": {"learning_rate": 1e-3},
         },
         prompts={
             "frame_position_std": 0.3,
@@ -103,8 +109,10 @@ PRESETS = {
     # of 32 pairs of a video and a caption, 5 epochs.
     "msrvtt_9k": Preset(save_every=1000),
     "msrvtt_7k": Preset(save_every=1000),
-    "didemo": Preset(save_every=250),
-    "activitynet": Preset(save_every=250, method_optimizer=_FASTER),
+    "didemo": Preset(save_every=250, method_prompts=_PARAGRAPHS),
+    "activitynet": Preset(
+        save_every=250, method_optimizer=_FASTER, method_prompts=_PARAGRAPHS
+    ),
     "lsmdc": Preset(save_every=1000, method_optimizer=_FASTER),
     "msvd": Preset(),
     "vatex": Preset(save_every=1000),

@@ -16,7 +16,7 @@ from data_pipelines.console.errors import UserError
 from data_pipelines.files.json_files import described, shown
 from vop_jax.model.clip.param_shapes import param_shapes
 from vop_jax.model.clip.sizes import TOWERS, ClipSize
-from vop_jax.model.prompts.config import PromptConfig
+from vop_jax.model.prompts.config import BEHIND, PLACES, PromptConfig
 from vop_jax.model.prompts.text_layout import prompt_slots
 from vop_jax.model.shapes import added_shapes
 from vop_jax.runtime.files import write_atomically
@@ -31,12 +31,13 @@ _TENSORS = {
     "global_length": "global_prompts",
     "fusion_layers": "fusion.down.weight",
     "merge_layers": "merge.positions.0",
+    "adapter": "adapters.vision.after_mlp.down.weight",
 }
 _LORA = ("lora.vision.A", "lora.text.A")
 # A form of the latent -> a tensor that it alone has.
 _LATENTS = {"transformer": "dgl.text_mlp.fc1.weight"}
 _POSITIONS = re.compile(r"merge\.positions\.\d+")
-_ADAPTER = re.compile(r"adapters\.(vision|text)\.(attention|mlp)\.")
+_ADAPTER = re.compile(rf"adapters\.((vision|text)\.({'|'.join(PLACES)}|tie)\.|shared$)")
 # Start, a word, EOT.
 _SHORTEST_CAPTION = 3
 
@@ -66,7 +67,7 @@ def prompt_name(path: str) -> str:
     part of the name: `adapters.vision.attention.down.weight`, `lora.text.A`. Fusion
     without a tower is that of the vision tower: `fusion.down.weight`; so is merging,
     which is of that tower alone. What both towers share has its own names alone:
-    `latent`.
+    `latent`, `adapters.shared`.
     """
     _, tower, *names = path.split("/")
     if tower not in TOWERS:
@@ -286,6 +287,7 @@ def _inferred(
         )
     # Prompts that end before their last possible layer give `last_layer`.
     downs = [name for name in adapters if name.endswith("down.weight")]
+    adapter = downs[0].split(".")[2] if downs else ""
     # Table -> the layer of its first row, and the layer after its last if complete.
     spans = {
         "text_prompts": (first - 1, size.text.layers),
@@ -302,7 +304,8 @@ def _inferred(
     lstm = "context.lstm.weight_ih_l0"
     carried = axis("global_prompts", 0)
     # Beside these there are no joint layers to be told from the others.
-    every = (carried or fused or joins) and split == size.vision.layers
+    alone = carried or fused or joins or adapter == BEHIND
+    every = alone and split == size.vision.layers
     cmm = "bilstm" if f"{lstm}_reverse" in shapes else "lstm"
     prompts = PromptConfig(
         text_length=axis("text_prompts", -2),
@@ -317,8 +320,10 @@ def _inferred(
         text_layout=metadata["text_layout"],
         cmm=cmm if lstm in shapes else "transformer",
         cmm_role=metadata.get("cmm_role", "prompts"),
-        adapter=adapters[0].split(".")[2] if adapters else "",
+        adapter=adapter,
         adapter_width=max((axis(name, 1) for name in downs), default=64),
+        adapter_words=axis("adapters.text.after_mlp.positions", 1)
+        or PromptConfig.adapter_words,
         lora_rank=max(axis(name, 1) for name in _LORA),
         lora_parts=metadata.get("lora_parts", PromptConfig.lora_parts),
         global_length=carried,
@@ -335,7 +340,7 @@ def _inferred(
     if unfit := prompts.unfit(size):
         field, reason = unfit
         name = _TENSORS[field]
-        raise UserError(_misfit(name, shapes[name], reason, origins))
+        raise UserError(_misfit(name, shapes.get(name, ()), reason, origins))
     return prompts
 
 

@@ -300,6 +300,7 @@ class Block(nn.Module):
                 `query`, `key`, `value`) -> a function of that part's input, whose
                 result is added to that part's output. `across` is the attention of the
                 rows of that argument; its input is their ordinary attention output.
+                `after_mlp` is added as well, and its input is the output of the MLP.
             rotation: of each token of a frame, whose number divides S: a group may hold
                 several frames, and a token is turned by its place within its own.
             carried: rows that every group attends to, and that attend to themselves and
@@ -350,8 +351,13 @@ class Block(nn.Module):
 
         def finished(onward: Array) -> Array:
             rows = ln_2(onward)
-            onward = onward + mlp(rows)
-            return onward + beside["mlp"](rows) if "mlp" in beside else onward
+            changed = mlp(rows)
+            onward = onward + changed
+            if "mlp" in beside:
+                onward = onward + beside["mlp"](rows)
+            if "after_mlp" in beside:
+                onward = onward + beside["after_mlp"](changed)
+            return onward
 
         streams = [
             attended(*stream, x)

@@ -12,8 +12,10 @@ from vop_jax.model.prompts.text_layout import prompt_slots
 CMMS = ("bilstm", "lstm", "transformer")
 # What generated tokens are used for, see `sources`.
 CMM_ROLES = ("prompts", "update_cls")
-# The parts of a layer that an adapter can run in parallel to.
-PLACES = ("attention", "mlp")
+# Where adapters are: behind the MLP, where they look at a whole video or caption (see
+# `mv_adapter`), or in parallel to a part of a layer.
+BEHIND = "after_mlp"
+PLACES = ("attention", "mlp", BEHIND)
 # The projections that LoRA can change (q, k, v), in the order of the rows of B.
 LORA_PARTS = ("qkv", "q", "k", "v", "qk", "qv", "kv")
 # How prompts are made from a latent, see `latent`.
@@ -25,6 +27,7 @@ ADDED_PROMPT_FIELDS = {
     **{"fusion_layers": 0, "fusion_text_layers": 0, "fusion_width": 8},
     **{"merge_layers": 0, "merged_per_layer": 2},
     **{"merge_share_before": 0.3, "merge_share_after": 0.1},
+    "adapter_words": 32,
 }
 # Prompts of a layer, and more layers than any tower has.
 _LENGTHS, _LAYERS = Range(0, 4_096), 10_000
@@ -56,8 +59,11 @@ class PromptConfig:
         cmm_role: use of the generated tokens: as `prompts`, or with `update_cls` the
             one generated token is added to each frame's class token.
         adapter: the part of a layer that adapters run in parallel to, `attention` or
-            `mlp`; empty means no adapters.
+            `mlp`, or `after_mlp` for those that look at a whole video or caption
+            (MV-Adapter); empty means no adapters.
         adapter_width: W, the width of the adapters' bottleneck.
+        adapter_words: the most tokens of a caption, SOT and EOT included, that adapters
+            `after_mlp` have a position for; longer captions are cut.
         lora_rank: r, the rank of LoRA's change of projections; 0 means no LoRA.
         lora_parts: the projections that it changes, one of `LORA_PARTS`.
         global_length: P, the number of global prompts, which run through the vision
@@ -103,6 +109,7 @@ class PromptConfig:
     cmm_role: str = "prompts"
     adapter: str = ""
     adapter_width: Annotated[int, Range(1, 65_536)] = 64
+    adapter_words: Annotated[int, Range(3, 4_096)] = 32
     lora_rank: Annotated[int, Range(0, 4_096)] = 0
     lora_parts: str = "qkv"
     global_length: Annotated[int, _LENGTHS] = 0
@@ -172,8 +179,8 @@ class PromptConfig:
                 not self.merge_layers or not self._of_frames(),
                 "config.prompts.merge_layers joins frames, so that later layers have "
                 "no rows of one frame alone; leave config.prompts.position_length, "
-                "context_length, joint_length, global_length and fusion_layers at 0 "
-                "and split_layer at -1",
+                "context_length, joint_length, global_length and fusion_layers at 0, "
+                f"split_layer at -1 and adapter other than {BEHIND}",
             ),
             (
                 not self.merge_layers or not self.num_frames % self._halved(),
@@ -182,6 +189,18 @@ class PromptConfig:
                 "layer all that are left; use a multiple of "
                 f"{self._halved()}, or config.prompts.merge_layers="
                 f"{joining_layers(self.merge_layers, self.num_frames)}",
+            ),
+            (
+                self.adapter != BEHIND or self._every_layer_alike(),
+                f"config.prompts.adapter={BEHIND} looks at the rows of each frame in "
+                "every layer, and at the words alone; leave config.prompts.split_layer "
+                "at -1, global_length and last_layer at 0, first_layer at 1 and "
+                "text_layout at prefix",
+            ),
+            (
+                self.adapter != BEHIND or self.adapter_width % 2 == 0,
+                f"config.prompts.adapter_width must be even with adapter={BEHIND}, "
+                "whose layer has two heads",
             ),
         ]
         for holds, message in rules:
@@ -201,7 +220,7 @@ class PromptConfig:
     def _of_frames(self) -> bool:
         """Whether anything is specific to a frame, or lets frames see each other."""
         lengths = self.position_length, self.context_length, self.joint_length
-        across = self.global_length, self.fusion_layers
+        across = self.global_length, self.fusion_layers, self.adapter == BEHIND
         return any((*lengths, *across)) or self.split_layer >= 0
 
     def _halved(self) -> int:
@@ -213,6 +232,13 @@ class PromptConfig:
         if not self.merge_layers:
             return ()
         return (*(2,) * (self.merge_layers - 1), self.num_frames // self._halved())
+
+    def _every_layer_alike(self) -> bool:
+        """Whether all layers hold each frame's rows and the words, and nothing else."""
+        return (
+            (self.split_layer, self.global_length, self.text_layout)
+            == (-1, 0, "prefix")
+        ) and (self.first_layer, self.last_layer) == (1, 0)
 
     def unfit(self, size: ClipSize) -> tuple[str, str] | None:
         """The field that cannot be used with a backbone, and why; None if all can.
@@ -248,6 +274,15 @@ class PromptConfig:
                 f"this backbone's vision tower has {size.vision.layers} layers, of "
                 "which the last joins no frames"
             )
+        if self.adapter == BEHIND and not size.vision.class_token:
+            return "adapter", (
+                "this backbone's frames have no class token to look at other frames"
+            )
+        if self.adapter == BEHIND and size.full_captions:
+            return "adapter", (
+                "this backbone's text tower does not read the EOT token, or also looks "
+                "behind it, where words have no position"
+            )
         return None
 
     def split(self, layers: int) -> int:
@@ -260,14 +295,16 @@ class PromptConfig:
 
     def caption_length(self, context_length: int) -> int:
         """The most tokens a caption may have, SOT and EOT included."""
-        return context_length - len(self.text_slots(context_length))
+        most = context_length - len(self.text_slots(context_length))
+        return min(most, self.adapter_words) if self.adapter == BEHIND else most
 
     def bound_to_frames(self, layers: int) -> bool:
         """Whether any parameter is specific to a frame position, which fixes F."""
         learned = self.context_length and self.cmm == "transformer"
         made = self.global_length and self.latent == "transformer"
-        specific = self.position_length or learned or made
-        return bool(specific or self.merge_layers or self.split(layers) < layers)
+        placed = self.adapter == BEHIND or self.merge_layers
+        specific = self.position_length or learned or made or placed
+        return bool(specific or self.split(layers) < layers)
 
     def prompted(self, layers: int) -> tuple[int, int]:
         """The half-open range of prompted layers, counted from 0."""

@@ -21,14 +21,9 @@ from jaxtyping import Array, Float
 
 from vop_jax.model.clip.layers import ACTIVATIONS, Block
 from vop_jax.model.clip.sizes import ClipSize, TowerSize
+from vop_jax.model.prompts.clip_block import block_params, block_shapes
 from vop_jax.model.prompts.config import PromptConfig
-from vop_jax.model.prompts.variables import (
-    Initializer,
-    added,
-    constant,
-    normal,
-    uniform,
-)
+from vop_jax.model.prompts.variables import added, constant, normal, uniform
 
 
 class Made(NamedTuple):
@@ -142,49 +137,23 @@ def _block(
     module: LatentPrompts, size: TowerSize
 ) -> Callable[[Float[Array, "K R D"], slice], Array]:
     """Declares a layer of CLIP; (rows, which of them are computed) -> their outputs."""
-    width, heads = size.width, (size.heads, size.width // size.heads)
-    zero, one = constant(0.0), constant(1.0)
     # PyTorch's for attention: Xavier over queries, keys and values as one matrix.
-    xavier = uniform(math.sqrt(6 / (4 * width)))
-    default, wide = uniform(width**-0.5), uniform(size.mlp**-0.5)
-
-    def vector(name: str, count: int, initial: Initializer) -> Array:
-        return added(module, f"dgl.block.{name}", (count,), initial)
-
-    def norm(name: str) -> dict[str, Array]:
-        return {
-            "scale": vector(f"{name}.weight", width, one),
-            "bias": vector(f"{name}.bias", width, zero),
-        }
-
-    def dense(
-        name: str,
-        kernel: tuple[int, ...],
-        bias: tuple[int, ...],
-        initial: tuple[Initializer, Initializer],
-    ) -> dict[str, Array]:
-        # PyTorch's Linear holds [out, in].
-        outputs = math.prod(bias)
-        shape = outputs, math.prod(kernel) // outputs
-        weight = added(module, f"dgl.block.{name}.weight", shape, initial[0])
-        own = vector(f"{name}.bias", outputs, initial[1])
-        return {"kernel": weight.T.reshape(kernel), "bias": own.reshape(bias)}
-
-    attention = {
-        name: dense(f"self_attn.{name[0]}_proj", (width, *heads), heads, (xavier, zero))
-        for name in ("query", "key", "value")
+    xavier = uniform(math.sqrt(6 / (4 * size.width)))
+    default, wide = uniform(size.width**-0.5), uniform(size.mlp**-0.5)
+    zero, one = constant(0.0), constant(1.0)
+    # Initial weight and bias.
+    initial = {
+        **{f"self_attn.{x}_proj": (xavier, zero) for x in "qkv"},
+        "self_attn.out_proj": (default, zero),
+        **{f"layer_norm{i}": (one, zero) for i in (1, 2)},
+        **{"mlp.fc1": (default, default), "mlp.fc2": (wide, wide)},
     }
-    out = dense("self_attn.out_proj", (*heads, width), (width,), (default, zero))
-    hidden = (size.mlp,)
-    params = {
-        "ln_1": norm("layer_norm1"),
-        "attention": attention | {"out": out},
-        "ln_2": norm("layer_norm2"),
-        "mlp": {
-            "fc_1": dense("mlp.fc1", (width, *hidden), hidden, (default, default)),
-            "fc_2": dense("mlp.fc2", (*hidden, width), (width,), (wide, wide)),
-        },
-    }
+    weights = {}
+    for name, shape in block_shapes(size).items():
+        part, kind = name.rsplit(".", 1)
+        first = initial[part][kind == "bias"]
+        weights[name] = added(module, f"dgl.block.{name}", shape, first)
+    params = block_params(size, weights)
     block = Block(size, parent=None)
 
     def run(rows: Float[Array, "K R D"], wanted: slice) -> Array:

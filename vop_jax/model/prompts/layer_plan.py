@@ -42,6 +42,11 @@ class Additions(NamedTuple):
     beside: Mapping[str, Any] = {}
     joins: tuple[Any, ...] = ()
 
+    @property
+    def looks_at_all(self) -> bool:
+        """Whether what is added to a row depends on other rows' output of the layer."""
+        return "after_mlp" in self.beside
+
 
 NOTHING = Additions()
 

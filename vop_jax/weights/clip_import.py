@@ -24,13 +24,14 @@ from vop_jax.weights.preprocessing import HUGGING_FACE, OPEN_CLIP, stated_frames
 from vop_jax.weights.records import is_wrapped
 from vop_jax.weights.special_tokens import caption_ends, kind_of_tokenizer
 from vop_jax.weights.tensors import Tensor, Weights, open_weights, tensor_of
-from vop_jax.weights.tuned import load_tuned, prompt_config, read_tuned, take_prompts
+from vop_jax.weights.tuned import load_tuned, read_tuned, take_prompts
 from vop_jax.weights.tuned_config import (
     backbone_folder,
     check_tuned_file,
     read_tuned_config,
 )
 from vop_jax.weights.tuned_metadata import metadata_of
+from vop_jax.weights.tuned_prompts import prompt_config
 
 # F of the released models that do not say it.
 _FRAMES = 12

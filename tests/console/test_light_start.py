@@ -35,6 +35,7 @@ HELPS = {
     **{("vop_jax.search", x): set() for x in ("index", "query", "serve", "export")},
     ("vop_jax.demo.pretrain",): set(),
     ("vop_jax.main",): _FLAGS,
+    ("vop_jax.train",): _FLAGS,
     ("vop_jax.parameters",): _FLAGS,
     ("vop_jax.pod_plan",): _FLAGS,
 }

@@ -10,7 +10,8 @@ Finished runs are never repeated, and a cell that fails is reported while the ot
 continue.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from data_pipelines.console.names import shortened
 from data_pipelines.console.ranges import SEEDS, Range, number
 from data_pipelines.console.terminal import say
 from vop_jax.runtime.startup import start_up
-from vop_jax.study.cells import STUDIES, find_study
+from vop_jax.study.cells import RATES, STUDIES, find_study
 from vop_jax.training.presets import EPOCHS
 
-# Factors on a learning rate.
-_RATES = Range(0, 1_000_000, above=True)
+# Least ratio of two rates: a run's folder is named by three digits of its rate.
+_APART = 1.01
 
 
 def _numbers(
@@ -45,6 +46,16 @@ def _numbers(
             f"{flag}={shortened(text)} is out of range; the numbers must be {within}"
         )
     return numbers
+
+
+def _check_apart(rates: Sequence[float]) -> None:
+    """Checks that the runs of no two rates would have the same folder."""
+    for low, high in itertools.pairwise(sorted(rates)):
+        if high < low * _APART:
+            raise UserError(
+                f"--rates names {low} and {high}, which are less than 1% apart; their "
+                "runs would share a folder, so leave one out"
+            )
 
 
 @command
@@ -97,7 +108,8 @@ def main() -> int:
     )
     flags = parser.parse_args()
     seeds = _numbers("--seeds", flags.seeds, int, SEEDS)
-    rates = _numbers("--rates", flags.rates, float, _RATES)
+    rates = _numbers("--rates", flags.rates, float, RATES)
+    _check_apart(rates)
     start_up()
     find_study(flags.study)
     # Imported late, so that a typing mistake is answered without a wait.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from absl import flags
 
-from data_pipelines.console.arguments import check_local, expanded, fold, is_store
+from data_pipelines.console.arguments import check_local, expanded, fold
 from data_pipelines.console.errors import UserError
 from vop_jax.own_data.choices import METHOD
 from vop_jax.training.command_line import run_command
@@ -56,7 +56,8 @@ def as_fields(arguments: Sequence[str]) -> list[str]:
         arguments: without the program's name.
 
     Returns:
-        The same with the installed configuration, unless another one is named.
+        The same with the installed configuration, unless another one is named, as
+        `--config=FILE`.
     """
     left, found = list(arguments), []
     while left:
@@ -64,12 +65,12 @@ def as_fields(arguments: Sequence[str]) -> list[str]:
         name, equals, value = (
             argument.removeprefix("-").removeprefix("-").partition("=")
         )
-        if argument.startswith("-") and name in _FIELDS:
+        if argument.startswith("-") and name in {*_FIELDS, "config"}:
             if not equals and left:
                 value = left.pop(0)
-            argument = f"--config.{name}={value}"
+            argument = f"--config{f'.{name}' if name in _FIELDS else ''}={value}"
         found.append(argument)
-    if any(x.lstrip("-").partition("=")[0] == "config" for x in found):
+    if any(x.startswith("--config=") for x in found):
         return found
     return [f"--config={_CONFIG}:method={METHOD},dataset=custom", *found]
 
@@ -91,14 +92,12 @@ def run_train(given: flags.FlagValues) -> None:
             f"config.dataset is {config.dataset}, but --videos and --captions are a "
             "data set of their own, custom; leave config.dataset out"
         )
-    for name in ("videos", "captions"):
-        check_local(getattr(given, name), f"--{name}")
+    for name in ("videos", "captions", "output"):
+        check_local(getattr(given, name) or "", f"--{name}")
     output = given.output
     captions = expanded(given.captions, "--captions")
     if output is None:
         output = f"runs/{captions.stem}_{config.method}"
-    if is_store(output, "--output"):
-        raise UserError(f"--output={output} is not a local folder; use one and copy it")
     from vop_jax.own_data.steps import Asked, train_on_own
 
     overridden = config_flags.get_override_values(given["config"])
@@ -116,8 +115,10 @@ def run_train(given: flags.FlagValues) -> None:
 
 def _short_form(arguments: Sequence[str]) -> set[str]:
     """The fields of the short form that a person has set."""
-    short = next(x for x in arguments if x.startswith("--config=")).split(":")[-1]
-    default = as_fields([])[0].split(":")[-1]
+    given = [x for x in arguments if x.startswith("--config=")]
+    # Of several, the last one is read.
+    short = given[-1].partition(":")[2]
+    default = as_fields([])[0].partition(":")[2]
     return {
         part.partition("=")[0]
         for part in short.removeprefix(default).split(",")

@@ -255,7 +255,12 @@ def is_store(text: str, name: str = "") -> bool:
         UserError: it is a URL of another kind.
     """
     found = _SCHEME.match(text)
-    if found and found[1] in _STORES:
+    if found and found[1].lower() in _STORES:
+        if not found[1].islower():
+            raise UserError(
+                f"{f'{name}=' if name else ''}{text}: write {found[1].lower()}:// in "
+                "lower case"
+            )
         if re.match(r"\w+://[^/]", text):
             return True
         raise UserError(

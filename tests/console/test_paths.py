@@ -74,6 +74,8 @@ def test_paths():
     for text in ("gs:/bucket/x", "gs://", "gs:///x"):
         with pytest.raises(UserError, match="names no bucket"):
             is_store(text, "--workdir")
+    with pytest.raises(UserError, match="GS://b/x: write gs:// in lower case"):
+        is_store("GS://b/x", "--workdir")
     with pytest.raises(UserError, match=r"^--input=gs://b is a path of an object"):
         check_local("gs://b", "--input")
 

@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 from tuned_models import FRAMES, tuned_file
 
@@ -28,6 +29,10 @@ WRONG = {
     "fps alone": ({"fps": 1}, "pass max_frames"),
     "fps of 0": ({"fps": 0, "max_frames": 8}, "from 0.001 to 1,000"),
     "fps in words": ({"fps": "two", "max_frames": 8}, "from 0.001 to 1,000"),
+    "fps without end": ({"fps": 10**5000, "max_frames": 8}, "fps is out of range; "),
+    "a long fps": ({"fps": 10**17, "max_frames": 8}, "fps is 1e+17; "),
+    "fps of no number": ({"fps": float("nan"), "max_frames": 8}, "pass a number"),
+    "numpy's fps alone": ({"fps": np.float32(2)}, "pass max_frames"),
     "num_frames of 0": ({"num_frames": 0}, "num_frames"),
     "a name without an owner": ({"name": "vop"}, "pass owner/name"),
 }

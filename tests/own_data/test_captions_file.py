@@ -24,6 +24,7 @@ def written(path, rows=ROWS, *, encoding="utf-8", separator=",", start=""):
         ({"encoding": "utf-8-sig"}, ""),
         ({"separator": ";"}, "separated by semicolons"),
         ({"separator": ";", "start": "sep=;\n"}, "separated by semicolons"),
+        ({"separator": "\t", "start": "sep=\t\r\n"}, "separated by tabs"),
         ({"encoding": "utf-16", "separator": "\t"}, "UTF-16, separated by tabs"),
         ({"encoding": "utf-16-be"}, "UTF-16"),
         ({"encoding": "utf-16-le"}, "UTF-16"),
@@ -78,6 +79,8 @@ def test_rows_of_another_length_are_mistakes_of_their_own(tmp_path):
             "line 2: it is not UTF-8 (byte 0xe9); save",
         ),
         (b'video,caption\na.mp4,"x\nb.mp4,y\n', "quotation mark"),
+        (b"x" * 140_000, "row 1: field larger than field limit (131072); look for"),
+        (b"video,caption\na," + b"x" * 140_000, "or for a field that is too long"),
         (b"PK\x03\x04 and more", "is a workbook"),
     ],
 )

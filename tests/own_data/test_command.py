@@ -16,7 +16,8 @@ from vop_jax.__main__ import main, name_of
 from vop_jax.own_data.choices import METHOD
 from vop_jax.own_data.steps import Asked, train_on_own, with_choices
 from vop_jax.runtime.run_folder import RunFolder
-from vop_jax.train import _CONFIG, as_fields
+from vop_jax.train import _CONFIG, _short_form, as_fields
+from vop_jax.training.command_line import _with_short_form
 from vop_jax.training.config import default_values
 from vop_jax.weights.config_file import load_size
 from vop_jax.weights.locate import EMBEDDED
@@ -34,10 +35,25 @@ START = f"--config={_CONFIG}:method={METHOD},dataset=custom"
         (["--method=vop", "--output=x"], [START, "--config.method=vop", "--output=x"]),
         (["--config=y.py", "--seed=1"], ["--config=y.py", "--config.seed=1"]),
         (["--epochs"], [START, "--config.epochs="]),
+        (["--config", "y.py", "--seed=1"], ["--config=y.py", "--config.seed=1"]),
+        (["-config=y.py"], ["--config=y.py"]),
     ],
 )
 def test_flags_of_fields_are_fields(given, fields):
     assert as_fields(given) == fields
+
+
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        ([], set()),
+        (["--method=vop"], {"method"}),
+        (["--config", "y.py:backbone=demo"], {"backbone"}),
+        (["-config=x.py:method=vop", "--config", "y.py"], set()),
+    ],
+)
+def test_the_fields_of_the_short_form_are_known(line, fields):
+    assert _short_form(_with_short_form(as_fields(line))) == fields
 
 
 def test_the_short_flags_decide_what_depends_on_them():

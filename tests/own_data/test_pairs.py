@@ -46,6 +46,7 @@ def good(count=12):
 WRONG = [
     ("first/0.mp4", "", "the caption is empty; write one"),
     ("first/x.mp4", "a dog", "no such file below"),
+    ("first/0.mp4", "a\0dog", "the caption holds a null character; remove it"),
     ("0.mp4", "a dog", "(is it first/0.mp4?)"),
     ("first/0", "a dog", "(is it first/0.mp4?)"),
     ("films\\0.mov", "a dog", "(is it first/0.mp4?)"),

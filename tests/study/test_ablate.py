@@ -211,6 +211,7 @@ def test_an_interrupt_in_a_cell_is_no_failed_cell(monkeypatch):
         ("--seeds=0,1,0", "names a number twice"),
         ("--rates=nan", r"--rates='nan' is out of range"),
         ("--rates=1,1.0", "names a number twice"),
+        ("--rates=1,3,1.001", "1.0 and 1.001, which are less than 1% apart"),
         (f"--seeds={'9' * 5000}", "--seeds='999"),
     ],
 )

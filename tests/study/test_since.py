@@ -82,6 +82,8 @@ def test_one_search_serves_a_family(monkeypatch, tmp_path):
         ({0.5: 1, 1: 2, 3: 1}, None),
         ({1: 5}, None),
         ({1: -np.inf, 3: -np.inf}, None),
+        ({1e-300: 5, 1: 0}, None),
+        ({1e-300: 0, 1: 5}, None),
     ],
 )
 def test_a_search_goes_on_beyond_an_end(scores, beyond):

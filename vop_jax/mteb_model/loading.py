@@ -1,5 +1,6 @@
 """The way to mteb: checks what is asked for, and imports mteb only then."""
 
+import numbers
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines.console.errors import UserError
@@ -57,12 +58,13 @@ def mteb_encoder(
         chosen = {"num_frames": whole_number(count, "num_frames", MOST_FRAMES)}
         model.check_frames(chosen["num_frames"])
     else:
-        if (
-            isinstance(fps, bool)
-            or not isinstance(fps, int | float)
-            or fps not in _RATE
-        ):
-            raise UserError(f"fps is {fps!r}; pass a number {_RATE}")
+        # Also one of numpy's.
+        if isinstance(fps, bool) or not isinstance(fps, numbers.Real):
+            raise UserError(f"fps is {kind_of(fps)}; pass a number {_RATE}")
+        if fps not in _RATE:
+            # Of a whole number that no float holds there is nothing short to show.
+            given = f"{float(fps):g}" if abs(fps) < 1e18 else "out of range"
+            raise UserError(f"fps is {given}; pass a number {_RATE}")
         if num_frames is not None:
             raise UserError("pass num_frames or fps, not both")
         if max_frames is None:

@@ -65,15 +65,17 @@ def read_captions(path: Path) -> CaptionsFile:
     last, separator = 0, ""
     # Excel's own line about the separator, which it does not show as a row.
     first, _, rest = text.partition("\n")
-    if first.strip().lower().startswith("sep=") and first.strip()[4:] in _SEPARATORS:
-        text, separator = rest, first.strip()[4:]
-    separator = separator or _separator_of(text)
-    # newline="" as `csv` requires: a quoted field may hold a line end.
-    records = csv.reader(
-        io.StringIO(text, newline=""), delimiter=separator, strict=True
-    )
+    # A tab may be what it names.
+    first = first.strip(" \r")
+    if first.lower().startswith("sep=") and first[4:] in _SEPARATORS:
+        text, separator = rest, first[4:]
     rows, mistakes, header = [], [], []
     try:
+        separator = separator or _separator_of(text)
+        # newline="" as `csv` requires: a quoted field may hold a line end.
+        records = csv.reader(
+            io.StringIO(text, newline=""), delimiter=separator, strict=True
+        )
         for number, record in enumerate(records, 1):
             last = number
             if not header:
@@ -89,7 +91,7 @@ def read_captions(path: Path) -> CaptionsFile:
     except csv.Error as error:
         raise UserError(
             f"{path}, row {last + 1}: {error}; look for a quotation mark that is "
-            "opened and not closed"
+            "opened and not closed, or for a field that is too long"
         ) from None
     if not header:
         raise UserError(f"{path} is empty; its first row is video,caption")

@@ -81,6 +81,8 @@ def _mistake_in(row: Row, files: VideoFiles) -> Mistake | None:
         return Mistake(row.number, what, advice)
     if not row.caption:
         return Mistake(row.number, "the caption is empty", "write one, or delete it")
+    if "\0" in row.caption:
+        return Mistake(row.number, "the caption holds a null character", "remove it")
     if files.at(row.video) is None:
         return _unknown(row, files)
     split = split_called(row.split)

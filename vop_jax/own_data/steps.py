@@ -34,6 +34,7 @@ from vop_jax.training.config import (
     check_config,
 )
 from vop_jax.training.job import run_job
+from vop_jax.training.preflight import check_backbone, check_fields
 from vop_jax.training.run import known_sizes
 from vop_jax.weights.config_file import load_size
 from vop_jax.weights.frame_recipes import resizing_of
@@ -81,15 +82,16 @@ def train_on_own(asked: Asked, values: dict[str, Any]) -> dict[str, Any]:
     folder = RunFolder(asked.output, "--output")
     folder.check_place()
     table = read_captions(asked.captions)
+    known = _left_by_earlier(asked, folder)
     if table.form:
         inform(f"{table.path}: read as {table.form}")
     pairs = pairs_of(table, files, leave_out=asked.leave_out)
     # The backbone, which says what frames it takes, may have to be fetched.
     if "data_dir" not in asked.given:
         values["data_dir"] = str(asked.output / DATA)
-    config = check_config(values)
-    size = load_size(configured_folder(config.backbone))
-    pairs, known = _looked_at(asked, files, folder, pairs)
+    size = load_size(configured_folder(check_config(values).backbone))
+    config = _checked(asked, folder, values, size)
+    pairs, known = _looked_at(asked, files, folder, pairs, known)
     checked = time.perf_counter()
 
     # The frames are decoded once.
@@ -101,7 +103,6 @@ def train_on_own(asked: Asked, values: dict[str, Any]) -> dict[str, Any]:
     config = with_choices(asked, folder, values, size)
     done = folder.results.exists()
     if done:
-        folder.check(as_begun(config, folder).as_json(), FREE_FIELDS, ADDED_FIELDS)
         say(f"{asked.output} is trained on these videos and captions already")
     else:
         run_job(config, folder)
@@ -118,20 +119,66 @@ def train_on_own(asked: Asked, values: dict[str, Any]) -> dict[str, Any]:
     return results
 
 
+def _left_by_earlier(asked: Asked, folder: RunFolder) -> Known | None:
+    """What an earlier command knew of its videos; None if the output is free.
+
+    Raises:
+        UserError: the output holds files of someone else, which would be replaced.
+    """
+    captions = asked.output / CAPTIONS
+    if captions.exists() and captions.samefile(asked.captions):
+        raise UserError(
+            f"--captions={asked.captions} is where the captions are written as they "
+            "are used; use another --output"
+        )
+    known = read_known(asked.output / KNOWN)
+    if known is not None:
+        return known
+    if folder.config.exists():
+        raise UserError(
+            f"{asked.output} holds a run that was not made from a file of captions; "
+            "use another --output"
+        )
+    for path in (captions, asked.output / DATA):
+        if path.exists():
+            raise UserError(
+                f"{path} is in the way, it is not of this command; use another --output"
+            )
+    return None
+
+
+def _checked(
+    asked: Asked, folder: RunFolder, values: dict[str, Any], size: ClipSize
+) -> RunConfig:
+    """The configuration, held against all that is known before films are decoded.
+
+    Raises:
+        UserError: it does not fit the backbone, or is not that of the folder's run.
+    """
+    config = check_config(values)
+    begun = folder.is_run()
+    if begun:
+        config = with_choices(asked, folder, values, size)
+    if config.row.trained:
+        check_fields(config)
+    check_backbone(config, size)
+    if begun:
+        folder.check(as_begun(config, folder).as_json(), FREE_FIELDS, ADDED_FIELDS)
+    return config
+
+
 def _looked_at(
-    asked: Asked, files: VideoFiles, folder: RunFolder, pairs: Pairs
+    asked: Asked,
+    files: VideoFiles,
+    folder: RunFolder,
+    pairs: Pairs,
+    known: Known | None,
 ) -> tuple[Pairs, Known]:
     """The pairs to use, with their splits, and what is known of all of them.
 
     Raises:
         UserError: too few videos can be read, or the folder's run is of other ones.
     """
-    known = read_known(Path(asked.output) / KNOWN)
-    if known is None and folder.config.exists():
-        raise UserError(
-            f"{asked.output} holds a run that was not made from a file of captions; "
-            "use another --output"
-        )
     change = changes(known, pairs, files) if known else ""
     if change and folder.config.exists():
         raise UserError(
@@ -160,17 +207,18 @@ def _prepare(
     known: Known,
 ) -> None:
     """Decodes the videos into shards, unless that is done."""
-    captions, content = Path(asked.output) / CAPTIONS, as_csv(pairs)
+    captions, content = asked.output / CAPTIONS, as_csv(pairs).encode()
     frames = config.num_frames, size.image_size, resizing_of(size)
     path = Path(prepared_path(DATASET, config.data_dir, *frames))
-    if not captions.exists() or captions.read_text() != content:
+    folder.path.mkdir(parents=True, exist_ok=True)
+    # The first file that is written: it says whose the others are.
+    write_atomically(asked.output / KNOWN, json.dumps(known))
+    if not captions.exists() or captions.read_bytes() != content:
         # Shards of captions that were changed before a run began on them.
-        own = Path(asked.output) / DATA
+        own = asked.output / DATA
         if not folder.config.exists() and path.is_relative_to(own):
             shutil.rmtree(path, ignore_errors=True)
-        folder.path.mkdir(parents=True, exist_ok=True)
         write_atomically(captions, content)
-    write_atomically(Path(asked.output) / KNOWN, json.dumps(known))
     new = not path.is_dir()
     prepare(
         DATASET,

@@ -5,10 +5,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from data_pipelines.console.names import pick
+from data_pipelines.console.ranges import Range
 from vop_jax.model.methods import METHODS
 
 # Prompts per layer in the paper's setting, shared and specific ones together.
 LENGTH = 8
+# Factors on a learning rate that a search may try.
+RATES = Range(0, 1_000_000, above=True)
 
 
 # The backbone of the paper's tables: figures of another one are not beside these.

@@ -24,7 +24,7 @@ from vop_jax.scoring.bootstrap import Ranking, bootstrap_intervals
 from vop_jax.scoring.evaluation import directions
 from vop_jax.scoring.metrics import retrieval_counts
 from vop_jax.scoring.similarity import Similarity
-from vop_jax.study.cells import Cell, Study, find_study
+from vop_jax.study.cells import RATES, Cell, Study, find_study
 from vop_jax.study.costs import Costs, costs_of
 from vop_jax.training.config import ADDED_FIELDS, RunConfig, as_begun, check_config
 from vop_jax.training.loop import train
@@ -178,14 +178,17 @@ def next_rate(scores: Mapping[float, float]) -> float | None:
 
     Returns:
         None if a search cannot go on: the best rate is within the range, or it is one
-        rate alone, or no run succeeded.
+        rate alone, or no run succeeded, or the next would be out of `RATES`.
     """
     rates = sorted(scores)
     best = max(scores, key=scores.__getitem__)
     if len(rates) < 2 or scores[best] == -np.inf:
         return None
     ends = {rates[0]: rates[1], rates[-1]: rates[-2]}
-    return best * (best / ends[best]) if best in ends else None
+    if best not in ends:
+        return None
+    beyond = best * (best / ends[best])
+    return beyond if beyond in RATES else None
 
 
 class StudyRuns:

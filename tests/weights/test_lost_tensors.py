@@ -88,7 +88,9 @@ def test_a_file_keeps_to_the_ranges_of_a_configuration(width, words, says):
         "adapters.text.after_mlp.positions": (3, words, 64),
     }
     bare = metadata(PromptConfig(num_frames=8))
-    with pytest.raises(UserError, match=f"^FILE: .*config.prompts.{says}") as error:
+    with pytest.raises(
+        UserError, match=f"^FILE: its tensors say that config.prompts.{says}"
+    ) as error:
         prompt_config(shapes, bare, SIZE, "FILE")
     assert "\n" not in str(error.value)
 

@@ -57,6 +57,11 @@ def prompt_config(
         raise UserError(f"{where}: {error}") from None
     try:
         check_ranges(prompts, "config.prompts")
+    except UserError as error:
+        raise UserError(
+            f"{where}: its tensors say that {error}; export it again"
+        ) from None
+    try:
         prompts.check()
     except UserError as error:
         raise UserError(

@@ -23,6 +23,7 @@ from vop_jax.model.prompts.config import PromptConfig
                 {"text_layout": "modelscope"},
             )
         ),
+        ({"joint_length": 8}, "joint_length is 8, but with .*split_layer=-1 no layer"),
         ({"postfix": True}, "postfix belongs to global prompts"),
         ({"global_length": 4, "latent": "transformer", "postfix": True}, "a linear"),
     ],
@@ -39,6 +40,8 @@ def test_a_mistake_is_named(changes, says):
         {"first_layer": 2, "last_layer": 2},
         {"cmm_role": "update_cls", "context_length": 1},
         {"text_layout": "modelscope"},
+        # The last of a study's numbers of layers before the joint ones: all of them.
+        {"joint_length": 8, "split_layer": 12},
         {"global_length": 4, "postfix": True},
         {"global_length": 4, "latent": "transformer"},
         {"global_length": 4, "lora_rank": 2, "adapter": "mlp"},

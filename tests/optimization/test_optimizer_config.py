@@ -35,3 +35,24 @@ def test_a_mistake_is_named(group, name, value, says):
         UserError, match=f"config.{group}.{name} is .*; it must be {says}"
     ):
         check_config(values)
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "value"),
+    [
+        ("zero_shot", "merge_layers", 1),
+        ("zero_shot", "split_layer", 2),
+        ("full", "text_length", 8),
+        ("bias", "adapter", "mlp"),
+        ("proj", "lora_rank", 8),
+        ("partial", "fusion_layers", 1),
+    ],
+)
+def test_a_method_of_the_backbone_adds_nothing(method, name, value):
+    values = default_values(method)
+    check_config(values)
+    values["prompts"][name] = value
+    with pytest.raises(UserError, match=f"prompts.{name} is {value}, but .*={method}"):
+        check_config(values)
+    # A method that trains what is added takes it.
+    check_config(values | {"method": "vop"})

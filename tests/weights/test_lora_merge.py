@@ -75,6 +75,7 @@ def test_merged_weights_give_the_same_features(tmp_path, name):
         named, metadata = read_tuned(rest)
         assert set(named) == {"text_prompts", "video_prompts"}
         assert "lora_parts" not in metadata
+        assert "lora_rank" not in metadata
         assert metadata["backbone_sha256"] == after.backbone.sha256
 
 

@@ -56,7 +56,7 @@ def test_round_trip_is_exact(tmp_path):
         named["text_projection.weight"], leaves()["params/text/projection"].T
     )
     tuned = load_tuned(path, SIZE, METADATA["backbone_sha256"])
-    assert tuned.metadata == {"format": 1, **METADATA}
+    assert tuned.metadata == {"format": 1, **METADATA, "tensors": 5}
     assert tuned.leaves.keys() == leaves().keys()
     for name, value in leaves().items():
         np.testing.assert_array_equal(tuned.leaves[name], value)

@@ -90,6 +90,8 @@ def test_the_names_of_the_file(tmp_path):
         "split_layer": 4,
         "text_layout": "prefix",
         "backbone_sha256": None,
+        "global_length": 4,
+        "tensors": len(LINEAR_NAMES),
     }
 
 
@@ -112,9 +114,9 @@ def put(name, *shape):
     [
         (lambda named: named.pop("latent"), "latent is missing"),
         (lambda named: named.pop("text_prefix.bias"), "text_prefix.bias is missing"),
-        (lambda named: named.pop("global_prompts"), "unexpected latent"),
+        (lambda named: named.pop("global_prompts"), "states global_length 4, but"),
         (put("global_prompts", 4), r"global_prompts has shape \[4\]; export it again"),
-        (put("global_prompts", 3, 64), r"latent has shape \[4, 256\], but this"),
+        (put("global_prompts", 3, 64), "global_length 4, but its tensors are for 3"),
         (put("latent", 4, 3 * 64), r"latent has shape \[4, 192\], but this backbone"),
         (put("text_postfix.weight", 64, 64), "text_postfix.bias is missing"),
         (put("text_prompts", 3, 2, 64), "global_length brings prompts of its own"),

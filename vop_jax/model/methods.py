@@ -5,6 +5,7 @@ It is data alone; `trained` applies it to a model's parameters.
 
 import dataclasses
 
+from data_pipelines.console.errors import UserError
 from data_pipelines.console.names import pick
 from vop_jax.model.prompts.config import PromptConfig, joining_layers
 
@@ -20,6 +21,8 @@ BACKBONE = (
     r"params/logit_(scale|bias)",
 )
 _PROMPTS = (r"prompts/.*",)
+# Begins a pattern of what is added to the backbone.
+_ADDED = "prompts/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +93,26 @@ class Method:
             fusion_text_layers=self.fusion_text_layers,
             merge_layers=joining if self.merging else 0,
         )
+
+    def check(self, name: str, prompts: PromptConfig) -> None:
+        """Checks that what is added to CLIP would train.
+
+        Args:
+            name: of the row.
+            prompts: what a user adds.
+
+        Raises:
+            UserError: something is added, and the method trains the backbone alone.
+        """
+        if any(pattern.startswith(_ADDED) for pattern in self.trained):
+            return
+        for field, value in prompts.additions().items():
+            usual = getattr(PromptConfig, field)
+            raise UserError(
+                f"config.prompts.{field} is {value}, but config.method={name} trains "
+                f"nothing that is added to CLIP; leave it at {usual!r}, "
+                "or use another method"
+            )
 
 
 METHODS = {

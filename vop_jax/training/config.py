@@ -331,11 +331,12 @@ def check_config(values: dict[str, Any]) -> RunConfig:
     """
     prompts = values.get("prompts", {}) | {"num_frames": values.get("num_frames")}
     config = _fill(RunConfig, values | {"prompts": prompts}, "config")
-    find_method(config.method)
+    method = find_method(config.method)
     find_dataset(config.dataset)
     check_ranges(config, "config")
     _check_choices(config)
     config.prompts.check()
+    method.check(config.method, config.prompts)
     config.mesh.check()
     parse_profile_steps(config.profile_steps)
     # Rules between fields.

@@ -89,6 +89,7 @@ def _with_merged_lora(source: ClipSource) -> ClipSource:
         return source
     metadata = dict(source.metadata)
     parts = metadata.pop("lora_parts", PromptConfig.lora_parts)
+    metadata.pop("lora_rank", None)
     first = metadata.get("first_layer", PromptConfig.first_layer)
     clip, added = merge_lora(source.clip, source.added, parts, first)
     return source._replace(clip=clip, added=added, metadata=metadata)

@@ -1,7 +1,7 @@
 """`tuned.safetensors`: the trained parameters alone, in PyTorch's layouts."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,9 @@ from vop_jax.weights.tensors import open_safetensors, tensor_of
 from vop_jax.weights.tuned_metadata import FORMAT, checked_metadata
 from vop_jax.weights.tuned_prompts import misfit_of, prompt_config
 
+# What training alone needs may be taken out of a file.
+_OPTIONAL = ("fusion.text.",)
+
 
 class Tuned(NamedTuple):
     """The content of a `tuned.safetensors`.
@@ -32,8 +35,9 @@ class Tuned(NamedTuple):
         leaves: path in the variable tree -> array, of the trained leaves alone.
         metadata: `method`, `num_frames`, `split_layer`, `text_layout`,
             `backbone_sha256`; if they differ from the defaults also `first_layer`,
-            `cmm_role`, `lora_parts`, `renormalize_video` and how many tokens are
-            merged.
+            `cmm_role`, `lora_parts`, `renormalize_video`, how many tokens are merged,
+            and the counts of `COUNTS`; in a file also `tensors`, the number of those
+            that a model needs.
         prompts: the prompt configuration.
     """
 
@@ -98,7 +102,7 @@ def write_tuned(
     path: Path | epath.Path, named: Mapping[str, np.ndarray], metadata: dict[str, Any]
 ) -> None:
     """Writes trained parameters under the file's own names; see `Tuned`."""
-    text = json.dumps({"format": FORMAT, **metadata})
+    text = json.dumps({"format": FORMAT, **metadata, "tensors": _needed(named)})
     arrays = {name: np.ascontiguousarray(x, np.float32) for name, x in named.items()}
     write_atomically(path, safetensors.numpy.save(arrays, metadata={"vop_jax": text}))
 
@@ -117,6 +121,7 @@ def load_tuned(path: Path, size: ClipSize, backbone_sha256: str | None) -> Tuned
             backbone.
     """
     named, metadata = read_tuned(path)
+    found = _needed(named)
     wanted = metadata["backbone_sha256"]
     if None not in (wanted, backbone_sha256) and wanted != backbone_sha256:
         raise UserError(
@@ -137,7 +142,18 @@ def load_tuned(path: Path, size: ClipSize, backbone_sha256: str | None) -> Tuned
         params = to_tree(RECORDS, tensors, shapes, count, str(path))
         flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
         leaves |= {f"params/{name}": value for name, value in flat.items()}
+    # A part that is missing as a whole is not missed by any other.
+    if metadata.get("tensors", found) != found:
+        raise UserError(
+            f"{path}: the number of its tensors is {found}, but its metadata states "
+            f"{metadata['tensors']}; fetch or export it again"
+        )
     return Tuned(leaves, metadata, prompts)
+
+
+def _needed(named: Iterable[str]) -> int:
+    """How many of a file's tensors a model cannot do without."""
+    return sum(not name.startswith(_OPTIONAL) for name in named)
 
 
 def take_prompts(

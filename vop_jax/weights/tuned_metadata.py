@@ -13,6 +13,10 @@ from vop_jax.model.prompts.config import PromptConfig
 FORMAT = 1
 # The fields of `PromptConfig` that say how many tokens are merged.
 MERGED = ("merged_per_layer", "merge_share_before", "merge_share_after")
+# Fields that a file's shapes say as well, but not if all tensors of one were lost.
+COUNTS = ("lora_rank", "global_length", "fusion_layers", "merge_layers")
+# Key -> the count without which it says nothing.
+OWNERS = {"lora_parts": "lora_rank", **dict.fromkeys(MERGED, "merge_layers")}
 
 
 def metadata_of(
@@ -35,9 +39,12 @@ def metadata_of(
     unusual = {
         "first_layer": (prompts.first_layer, 1),
         "cmm_role": (prompts.cmm_role, "prompts"),
-        "lora_parts": (prompts.lora_parts, PromptConfig.lora_parts),
         "renormalize_video": (renormalize_video, False),
-        **{x: (getattr(prompts, x), getattr(PromptConfig, x)) for x in MERGED},
+        **{
+            key: (getattr(prompts, key), getattr(PromptConfig, key))
+            for key in (*COUNTS, *OWNERS)
+            if getattr(prompts, OWNERS.get(key, key))
+        },
     }
     return {
         "method": method,
@@ -50,6 +57,7 @@ def metadata_of(
 
 _Share = Annotated[float, Ge(0), Le(1)]
 _Layer = Annotated[int, Ge(0), Le(1_024)]
+_Count = Annotated[int, Ge(0), Le(4_096)]
 
 
 class Metadata(TypedDict):
@@ -65,9 +73,14 @@ class Metadata(TypedDict):
     cmm_role: NotRequired[Literal["prompts", "update_cls"]]
     lora_parts: NotRequired[Literal["qkv", "q", "k", "v", "qk", "qv", "kv"]]
     renormalize_video: NotRequired[bool]
-    merged_per_layer: NotRequired[Annotated[int, Ge(0), Le(4_096)]]
+    lora_rank: NotRequired[_Count]
+    global_length: NotRequired[_Count]
+    fusion_layers: NotRequired[_Count]
+    merge_layers: NotRequired[_Count]
+    merged_per_layer: NotRequired[_Count]
     merge_share_before: NotRequired[_Share]
     merge_share_after: NotRequired[_Share]
+    tensors: NotRequired[Annotated[int, Ge(0)]]
 
 
 def checked_metadata(path: Path, text: str | None) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_pipelines.console.errors import UserError
+from data_pipelines.console.ranges import check_ranges
 from data_pipelines.files.json_files import described, shown
 from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.prompts.config import BEHIND, PLACES, PromptConfig
 from vop_jax.model.prompts.text_layout import prompt_slots
-from vop_jax.weights.tuned_metadata import FORMAT, MERGED, Metadata
+from vop_jax.weights.tuned_metadata import COUNTS, FORMAT, MERGED, OWNERS, Metadata
 
 # Field of `PromptConfig` -> the tensor that says that it is used.
 _TENSORS = {
@@ -51,8 +52,15 @@ def prompt_config(
     described({"format": FORMAT, **metadata}, Metadata, f"{where}: its metadata")
     try:
         prompts = _inferred(shapes, metadata, size, origins or {})
+        _check_stated(prompts, metadata)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
+    try:
+        check_ranges(prompts, "config.prompts")
+    except UserError as error:
+        raise UserError(
+            f"{where}: its tensors say that {error}; export it again"
+        ) from None
     try:
         prompts.check()
     except UserError as error:
@@ -164,6 +172,23 @@ def _inferred(
         name = _TENSORS[field]
         raise UserError(misfit_of(name, shapes.get(name, ()), reason, origins))
     return prompts
+
+
+def _check_stated(prompts: PromptConfig, metadata: Mapping[str, Any]) -> None:
+    """Checks that no tensors are missing as a whole, which no shape says."""
+    for key in COUNTS:
+        found = getattr(prompts, key)
+        if metadata.get(key, found) != found:
+            raise UserError(
+                f"its metadata states {key} {metadata[key]}, but its tensors are for "
+                f"{found}; fetch or export it again"
+            )
+    for key, owner in OWNERS.items():
+        if key in metadata and not getattr(prompts, owner):
+            raise UserError(
+                f"its metadata states {key}, but there is no tensor of {owner}; fetch "
+                "or export it again"
+            )
 
 
 def _fusion_layers(count: int, split: int, size: ClipSize) -> int:

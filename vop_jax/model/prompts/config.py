@@ -34,6 +34,12 @@ _LENGTHS, _LAYERS = Range(0, 4_096), 10_000
 _SIGNED = Range(-1_000, 1_000)
 # Joins by 2 and more of them than frames allow; a part of the tokens.
 _JOINS, _SHARE = 13, Range(0, 1)
+# Fields that change CLIP itself; the others only say how these do.
+_ADDITIONS = (
+    *("text_length", "video_length", "position_length", "context_length"),
+    *("joint_length", "split_layer", "adapter", "lora_rank", "global_length"),
+    *("fusion_layers", "fusion_text_layers", "merge_layers"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +169,12 @@ class PromptConfig:
                 "latent; leave it off",
             ),
             (
+                not self.joint_length or self.split_layer >= 0,
+                f"config.prompts.joint_length is {self.joint_length}, but with "
+                "config.prompts.split_layer=-1 no layer is joint; set split_layer to "
+                "the number of layers before the joint ones, or joint_length=0",
+            ),
+            (
                 not self.fusion_layers or self.split_layer < 0,
                 "config.prompts.fusion_layers lets class rows alone attend over all "
                 "frames, where config.prompts.split_layer lets all rows; leave one of "
@@ -206,6 +218,11 @@ class PromptConfig:
         for holds, message in rules:
             if not holds:
                 raise UserError(message)
+
+    def additions(self) -> dict[str, int | str]:
+        """The fields that change CLIP, as far as they differ from the defaults."""
+        values = {name: getattr(self, name) for name in _ADDITIONS}
+        return {k: v for k, v in values.items() if v != getattr(PromptConfig, k)}
 
     def _own_prompts(self) -> bool:
         """Whether there are VoP's prompts, or a choice of where they are."""

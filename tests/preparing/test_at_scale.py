@@ -210,6 +210,17 @@ def test_a_runner_that_does_nothing_is_noticed(source, monkeypatch):
         prepare(source, source / "out", runner="Idle")
 
 
+def test_a_runner_that_is_none_is_told_before_anything_is_written(source, monkeypatch):
+    def unknown(*_):
+        raise UserError("--runner='None' is not one")
+
+    monkeypatch.setattr(module, "run_on", unknown)
+    (source / "rows.csv").unlink()
+    with pytest.raises(UserError, match="--runner='None' is not one"):
+        prepare(source, source / "out", runner="None")
+    assert not (source / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -218,7 +229,9 @@ def test_a_runner_that_does_nothing_is_noticed(source, monkeypatch):
         ({"videos": "gs://bucket/in"}, "gs://bucket/in holds no files; use another"),
         ({"annotations": "gs://bucket/a.csv"}, "gs://bucket/a.csv does not exist"),
         ({"annotations": "gs://bucket/a"}, "gs://bucket/a holds no file that ends in"),
-        ({"output": "az://bucket/out"}, "az://bucket is not supported here; use gs://"),
+        ({"output": "az://bucket/out"}, "--output=az://bucket/out is in a store that"),
+        ({"videos": "az://bucket/in"}, "--videos=az://.* is not supported here; use g"),
+        ({"annotations": "az://b/a"}, "--annotations=az://.*; use gs:// or s3://"),
         ({"output": "ftp://bucket/out"}, "this takes a path of this machine"),
     ],
 )

@@ -158,6 +158,17 @@ def test_a_run_that_breaks_resumes(source, google, monkeypatch, here):
     # A part that a dying machine cut off is made again.
     cut = next(x for x in google.objects if "/parts/" in x and "listed" not in x)
     google.objects[cut] = google.objects[cut][:-3]
+    # So is one whose records are damaged, once they are read.
+    for name in [x for x in google.objects if "/joined/" in x]:
+        del google.objects[name]
+    bad = [x for x in google.objects if "/parts/" in x and "listed" not in x][-1]
+    assert bad != cut
+    line, _, records = google.objects[bad].partition(b"\n")
+    google.objects[bad] = line + b"\n" + bytes(len(records))
+    with pytest.raises(UserError, match="is damaged; run the command again"):
+        prepare(source, output)
+    assert 1 <= len(here.done) <= 2
+    here.done.clear()
     prepare(source, output)
     assert 1 <= len(here.done) <= 2
     assert content(output) == content(source / "out")

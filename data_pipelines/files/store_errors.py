@@ -21,7 +21,7 @@ _MEANINGS = tuple(
     (re.compile(pattern, re.I), text)
     for pattern, text in (
         (
-            r"bad/illegal format|curl ?(Code|error):? ?\[?[13]\b",
+            r"curl ?(Code|error):? ?\[?[13]\b",
             "the bucket's name or the server's address is malformed; check both",
         ),
         (

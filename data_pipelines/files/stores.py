@@ -123,7 +123,8 @@ class Store:
             if self.is_remote and not found:
                 self._check_bucket()
         return {
-            x.path[len(self._root) :].lstrip("/"): Listed(x.size, x.mtime_ns or 0)
+            # One slash: what is left of `a//b` is no path.
+            x.path[len(self._root) :].removeprefix("/"): Listed(x.size, x.mtime_ns or 0)
             for x in found
             if x.type == pyarrow.fs.FileType.File
         }

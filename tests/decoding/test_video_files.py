@@ -88,7 +88,7 @@ def test_a_path_that_is_no_regular_file_is_there(folder):
 
 
 def test_objects_whose_keys_are_not_paths_are_left_out_and_told(google, capsys):
-    odd = ("a//c1.mp4", "./c2.mp4", "b/../c3.mp4", "c\n4.mp4", f"{'n' * 256}.mp4")
+    odd = ("a//c1.mp4", "./c2.mp4", "b/../c3.mp4", "/c4.mp4", f"{'n' * 256}.mp4")
     google.objects |= dict.fromkeys((f"v/{x}" for x in odd), b"12")
     # The mark of an empty folder is not a file.
     google.objects |= {"v/a/c1.mkv": b"123", "v/.c5.mp4": b"1", "v/sub/": b""}

@@ -87,7 +87,7 @@ def test_no_object_leads_out_of_the_folder(google):
 
 def test_texts_with_keys_that_no_folder_has(google):
     google.objects |= {"a/x.csv": b"1", "a/b//y.csv": b"2", "a/\0.csv": b"3"}
-    google.objects |= {"a/./v.csv": b"4", f"a/{'n' * 256}.csv": b"5"}
+    google.objects |= {"a/./v.csv": b"4", "a//u.csv": b"", f"a/{'n' * 256}.csv": b"5"}
     with fetched("gs://bucket/a") as copy:
         assert [x.name for x in copy.rglob("*.*")] == ["x.csv"]
     google.objects["a/x.csv/w.csv"] = b"6"

@@ -93,17 +93,21 @@ def test_a_stream_sums_up_records_however_they_are_cut(step):
 def test_damaged_records_become_no_shard(damage, tmp_path):
     records = [record(b"a" * 10), record(b"b" * 20)]
     content = b"".join(records)
-    checksum = joined_checksum(map(zlib.crc32, records))
+    checksums = [zlib.crc32(x) for x in records]
+    sizes = zip((10, 20), checksums, strict=True)
+    head = json.dumps([["", "", [], *x] for x in sizes]).encode() + b"\n"
     parts, target = Store(tmp_path / "parts"), Store(tmp_path / "target")
-    shard = ["shard", 2, [["part", 2, len(content), checksum]]]
+    source = ["part", len(head), len(content), joined_checksum(checksums)]
+    shard = ["shard", 2, [source]]
     [line] = write_list(parts, LIST, [json.dumps(shard)])
     where = Joining(parts.place, target.place, "done")
-    parts.write("part", b"0\n" + damage(content))
+    parts.write("part", head + damage(content))
+    assert read_part(parts, "part", 2)
     with pytest.raises(UserError, match="/part is damaged; run the command again"):
         join_shard(where, line)
     assert not target.files()
     # It is made again.
     assert read_part(parts, "part", 2) is None
-    parts.write("part", b"0\n" + content)
+    parts.write("part", head + content)
     join_shard(where, line)
     assert target.read("shard") == content

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.names import closest, did_you_mean, shortened
 from data_pipelines.console.ranges import number
+from data_pipelines.console.store_names import check_store
 
 if TYPE_CHECKING:
     from etils import epath
@@ -252,7 +253,7 @@ def is_store(text: str, name: str = "") -> bool:
     """Whether a path is in an object store, which `etils.epath` reads and writes.
 
     Raises:
-        UserError: it is a URL of another kind.
+        UserError: it is a URL of another kind, or its bucket or path cannot be.
     """
     found = _SCHEME.match(text)
     if found and found[1].lower() in _STORES:
@@ -262,6 +263,7 @@ def is_store(text: str, name: str = "") -> bool:
                 "lower case"
             )
         if re.match(r"\w+://[^/]", text):
+            check_store(text, name)
             return True
         raise UserError(
             f"{f'{name}=' if name else ''}{text} names no bucket; pass "

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from data_pipelines.console.errors import UserError
+from data_pipelines.console.errors import UserError, on_one_line
+from data_pipelines.console.names import did_you_mean, shortened
 
 T = TypeVar("T", bound=tuple)
 
@@ -58,7 +59,7 @@ def run_on(
         flags: Beam's own flags.
 
     Raises:
-        UserError: Beam is not installed.
+        UserError: Beam is not installed, or has no such runner.
     """
     try:
         import apache_beam as beam  # pyright: ignore
@@ -70,9 +71,10 @@ def run_on(
             "--runner needs Apache Beam, which is not installed; run pip install "
             "--no-deps -r requirements-beam.txt, or leave --runner out"
         ) from None
+    about = _RUNNERS.get(runner, _Runner(runner, (), ()))
+    _check_runner(runner, about.path)
 
     def run(function: Callable[[T], None], items: Sequence[T]) -> Iterator[None]:
-        about = _RUNNERS.get(runner, _Runner(runner, (), ()))
         told = any(x.startswith(about.instead) for x in flags)
         own = () if told else about.flags
         options = PipelineOptions([f"--runner={about.path}", *_FLAGS, *own, *flags])
@@ -94,6 +96,41 @@ def run_on(
         yield from [None] * len(items)
 
     return run
+
+
+def _check_runner(runner: str, path: str) -> None:
+    """Checks that Beam can set up a runner.
+
+    Args:
+        runner: its name.
+        path: its class, or its name if Beam knows that.
+
+    Raises:
+        UserError: it cannot.
+    """
+    from apache_beam.options.pipeline_options import (  # pyright: ignore
+        StandardOptions,
+    )
+    from apache_beam.runners.runner import (  # pyright: ignore
+        PipelineRunner,
+        create_runner,
+    )
+
+    known = (*StandardOptions.KNOWN_RUNNER_NAMES, *_RUNNERS)
+    names = sorted({x.rpartition(".")[2] for x in known})
+    made = None
+    try:
+        made = create_runner(path)
+    # What a name stands for may fail in any way, for example without its own packages.
+    except Exception as error:
+        if runner in names:
+            reason = on_one_line(f"{type(error).__name__}: {error}")[:300]
+            raise UserError(f"--runner={runner} cannot be set up ({reason})") from error
+    if not isinstance(made, PipelineRunner):
+        raise UserError(
+            f"--runner={shortened(runner)} is not one of {', '.join(names)}, nor a "
+            f"class of a runner{did_you_mean(runner, names)}"
+        )
 
 
 def _error_of(work: Callable[[], None]) -> BaseException | None:

@@ -3,12 +3,16 @@
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, cast
 
 from data_pipelines.catalog.annotations import Video
 from data_pipelines.console.arguments import is_store
+from data_pipelines.console.counted import counted
 from data_pipelines.console.errors import UserError
+from data_pipelines.console.names import shortened
+from data_pipelines.console.store_names import is_plain
+from data_pipelines.console.terminal import warn
 
 if TYPE_CHECKING:
     from etils import epath
@@ -51,7 +55,7 @@ class VideoFiles:
 
             # Paths alone; what is read there is read by `Store`.
             self.root = cast(Path, epath.Path(root))
-            self._listed = _visible(Store(root).files())
+            self._listed = _visible(_usable(str(root), Store(root).files()))
             if not self._listed:
                 raise UserError(f"{root} holds no files; use another --videos")
         else:
@@ -81,7 +85,8 @@ class VideoFiles:
         """The file at a path relative to the folder; None if there is none."""
         file = self.root / path
         if self._listed is not None:
-            return file if path in self._listed else None
+            # In a folder `./a.mp4` is `a.mp4`; a key is a text.
+            return file if str(PurePosixPath(path)) in self._listed else None
         try:
             # A pipe, for example, exists as well and is later reported as unreadable.
             return file if file.exists() and not file.is_dir() else None
@@ -104,6 +109,17 @@ class VideoFiles:
         except OSError:
             return 0, 0
         return status.st_size, status.st_mtime_ns
+
+
+def _usable(root: str, listed: "dict[str, Listed]") -> "dict[str, Listed]":
+    """The objects of a listing whose keys are paths; tells of the others."""
+    odd = sorted(name for name in listed if not is_plain(name))
+    if odd:
+        warn(
+            f"{counted(len(odd), 'object')} of {root} left out, whose keys are not "
+            f"paths of files, such as {shortened(odd[0])}; rename them"
+        )
+    return {name: about for name, about in listed.items() if is_plain(name)}
 
 
 def _visible(listed: "dict[str, Listed]") -> "dict[str, Listed]":

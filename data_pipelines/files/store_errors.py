@@ -21,6 +21,10 @@ _MEANINGS = tuple(
     (re.compile(pattern, re.I), text)
     for pattern, text in (
         (
+            r"curl ?(Code|error):? ?\[?[13]\b",
+            "the bucket's name or the server's address is malformed; check both",
+        ),
+        (
             r"NO_SUCH_BUCKET|bucket does not exist|Bucket '.*' not found",
             "there is no such bucket; check its name",
         ),
@@ -66,10 +70,14 @@ def using(place: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    # pyarrow raises `OSError`, `PermissionError` and subclasses of `ValueError`.
-    except (OSError, ValueError) as error:
+    except Exception as error:
+        # Imported late: it takes a tenth of a second.
+        from pyarrow import ArrowException
+
+        # pyarrow raises `OSError`, subclasses of `ValueError`, and its own.
+        known = isinstance(error, OSError | ValueError | ArrowException)
         # An error of this machine's own files says itself what it is.
-        if "://" not in place:
+        if not known or "://" not in place:
             raise
         line = _line(place, str(error))
         kind = Denied if _DENIES in line else UserError

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data_pipelines.console.arguments import is_store
 from data_pipelines.console.errors import UserError
+from data_pipelines.console.printable import printable
+from data_pipelines.console.store_names import is_plain
 from data_pipelines.files.replacing import replacing
 from data_pipelines.files.store_errors import using
 
@@ -34,8 +36,32 @@ _CONNECT_SECONDS, _REQUEST_SECONDS, _TRIES = 10, 60, 3
 _GCS_SECONDS = 20
 # Bytes that are copied at a time.
 _CHUNK = 8 << 20
+# Longest reason in a message, characters.
+_LONGEST = 300
+_SCHEMES = ("gs", "s3")
 # Endings of annotation files, which alone are fetched of a folder.
 _TEXTS = (".csv", ".json", ".jsonl", ".tsv", ".txt")
+
+
+def in_store(place: str, name: str = "") -> bool:
+    """Whether a place is in an object store that `Store` can use.
+
+    Args:
+        place: a local path, or one such as `gs://bucket/folder`.
+        name: of the flag, if the line should name it.
+
+    Raises:
+        UserError: it is in a store of another kind, or malformed.
+    """
+    if not is_store(place, name):
+        return False
+    scheme = place.partition("://")[0]
+    if scheme not in _SCHEMES:
+        raise UserError(
+            f"{f'{name}=' if name else ''}{place} is in a store that is not supported "
+            f"here; use {' or '.join(f'{x}://' for x in _SCHEMES)}"
+        )
+    return True
 
 
 class Listed(NamedTuple):
@@ -63,7 +89,7 @@ class Store:
 
     def __init__(self, place: "str | os.PathLike[str] | epath.Path"):
         self.place = str(place)
-        self.is_remote = is_store(self.place)
+        self.is_remote = in_store(self.place)
         if self.is_remote:
             self.place = self.place.rstrip("/")
         else:
@@ -97,7 +123,8 @@ class Store:
             if self.is_remote and not found:
                 self._check_bucket()
         return {
-            x.path[len(self._root) :].lstrip("/"): Listed(x.size, x.mtime_ns or 0)
+            # One slash: what is left of `a//b` is no path.
+            x.path[len(self._root) :].removeprefix("/"): Listed(x.size, x.mtime_ns or 0)
             for x in found
             if x.type == pyarrow.fs.FileType.File
         }
@@ -240,7 +267,7 @@ def _client(scheme: str, bucket: str, endpoint: str, region: str) -> Any:
                 retry_time_limit=limit,
             )
         return fs.GcsFileSystem(retry_time_limit=limit)
-    raise UserError(f"{scheme}://{bucket} is not supported here; use gs:// or s3://")
+    raise ValueError(scheme)
 
 
 def _first(names: tuple[str, ...]) -> str:
@@ -281,10 +308,18 @@ def _fetch_texts(store: Store, copy: Path) -> None:
         name
         for name in store.files()
         # An object may have any name; none leads out of the folder.
-        if name.endswith(_TEXTS) and ".." not in name.split("/")
+        if name.endswith(_TEXTS) and is_plain(name)
     ]
     if not names:
         raise UserError(f"{store.place} holds no file that ends in {', '.join(_TEXTS)}")
     for name in names:
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        store.fetch(name, copy / name)
+        try:
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            store.fetch(name, copy / name)
+        # Of a store `a` and `a/b` may both be files, of this machine they cannot.
+        except OSError as error:
+            reason = printable(error.strerror or str(error))[:_LONGEST]
+            raise UserError(
+                f"{store.at(name)} cannot be copied to this machine ({reason}); rename "
+                "it, or remove it"
+            ) from error

@@ -38,14 +38,13 @@ from data_pipelines.preparing.decode_all import (
     with_frames,
 )
 from data_pipelines.preparing.joining import Joining, join_shard, plan_shards
+from data_pipelines.preparing.part_files import OVERHEAD, Part, read_part
 from data_pipelines.preparing.parts import (
     Line,
-    Part,
     PartVideo,
     Recipe,
     make_part,
     name_of,
-    read_part,
     text_of,
     write_list,
 )
@@ -256,13 +255,13 @@ def _make(
 
 
 def _read_parts(store: Store, planned: Sequence[_Planned]) -> list[Part | None]:
-    """What the parts say of themselves; None of each that is missing or cut off."""
+    """What the parts say of themselves; None of each that is missing or damaged."""
     sizes = {name: about.size for name, about in store.files().items()}
 
     def read(part: _Planned) -> Part | None:
         if part.name not in sizes:
             return None
-        found = read_part(store, part.name)
+        found = read_part(store, part.name, len(part.files))
         return found if found and found.size == sizes[part.name] else None
 
     with concurrent.futures.ThreadPoolExecutor(_READERS) as readers:
@@ -338,7 +337,7 @@ def _describe(
     written = {
         split: WrittenSplit(
             [shard.records for shard in own],
-            sum(x.size - parts.OVERHEAD * x.records for x in own),
+            sum(x.size - OVERHEAD * x.records for x in own),
         )
         for split, own in shards.items()
     }

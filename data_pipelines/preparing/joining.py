@@ -11,8 +11,16 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from data_pipelines.console.errors import UserError
 from data_pipelines.files.stores import Store
-from data_pipelines.preparing.parts import OVERHEAD, Line, Part, read_line
+from data_pipelines.preparing.part_files import (
+    OVERHEAD,
+    Outcome,
+    Part,
+    SummingStream,
+    joined_checksum,
+)
+from data_pipelines.preparing.parts import Line, read_line
 
 # The list of shards, a line of JSON each.
 LIST = "listed-shards"
@@ -25,11 +33,13 @@ class Source(NamedTuple):
         part: the name of its file.
         start: the first byte.
         size: bytes.
+        checksum: the `joined_checksum` of the records.
     """
 
     part: str
     start: int
     size: int
+    checksum: int
 
 
 class Shard(NamedTuple):
@@ -78,9 +88,9 @@ def plan_shards(dataset: str, split: str, parts: Sequence[Part]) -> list[Shard]:
     from tensorflow_datasets.core import naming
     from tensorflow_datasets.core.utils import shard_utils
 
-    sizes = [[x.size for x in part.outcomes if x.size] for part in parts]
-    count = sum(map(len, sizes))
-    total = sum(map(sum, sizes))
+    records = [[x for x in part.outcomes if x.size] for part in parts]
+    count = sum(map(len, records))
+    total = sum(x.size for own in records for x in own)
     number = shard_utils.ShardConfig().get_number_shards(total, count)
     names = naming.ShardedFileTemplate(
         split=split,
@@ -89,11 +99,11 @@ def plan_shards(dataset: str, split: str, parts: Sequence[Part]) -> list[Shard]:
         filetype_suffix="tfrecord",
     )
     # The first record of each part, counted in the split.
-    firsts = [0, *itertools.accumulate(map(len, sizes))]
+    firsts = [0, *itertools.accumulate(map(len, records))]
     shards, begin = [], 0
     for index, end in enumerate(shard_utils.get_shard_boundaries(count, number)):
         name = names.sharded_filepath(shard_index=index, num_shards=number).name
-        sources = list(_sources(parts, sizes, firsts, begin, end))
+        sources = list(_sources(parts, records, firsts, begin, end))
         shards.append(Shard(name, end - begin, sources))
         begin = end
     return shards
@@ -101,7 +111,7 @@ def plan_shards(dataset: str, split: str, parts: Sequence[Part]) -> list[Shard]:
 
 def _sources(
     parts: Sequence[Part],
-    sizes: Sequence[Sequence[int]],
+    records: Sequence[Sequence[Outcome]],
     firsts: Sequence[int],
     begin: int,
     end: int,
@@ -109,12 +119,13 @@ def _sources(
     """Where the records from `begin` to `end` of a split are."""
     place = bisect.bisect_right(firsts, begin) - 1
     while place < len(parts) and firsts[place] < end:
-        own = sizes[place]
+        own = records[place]
         low, high = max(begin - firsts[place], 0), min(end - firsts[place], len(own))
-        start = parts[place].start + sum(own[:low]) + OVERHEAD * low
-        size = sum(own[low:high]) + OVERHEAD * (high - low)
+        start = parts[place].start + sum(x.size + OVERHEAD for x in own[:low])
+        size = sum(x.size + OVERHEAD for x in own[low:high])
         if size:
-            yield Source(parts[place].name, start, size)
+            checksum = joined_checksum(x.checksum for x in own[low:high])
+            yield Source(parts[place].name, start, size, checksum)
         place += 1
 
 
@@ -134,7 +145,8 @@ def join_shard(joining: Joining, line: Line) -> None:
         line: where the shard is listed.
 
     Raises:
-        UserError: a store cannot be used.
+        UserError: a store cannot be used, or a part is damaged; the next run makes
+            that again.
     """
     parts = Store(joining.parts)
     name, records, sources = json.loads(read_line(parts, LIST, line))
@@ -145,5 +157,13 @@ def join_shard(joining: Joining, line: Line) -> None:
         return
     with target.writing(shard.name) as file:
         for source in shard.sources:
-            parts.copy_range(*source, file)
+            summed = SummingStream(file)
+            parts.copy_range(source.part, source.start, source.size, summed)
+            if summed.checksum != source.checksum:
+                # Of no video, so that it does not count as made.
+                parts.write(source.part, b"\n")
+                raise UserError(
+                    f"{parts.at(source.part)} is damaged; run the command again, which "
+                    "makes it again"
+                )
     parts.write(note, b"")

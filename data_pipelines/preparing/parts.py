@@ -20,19 +20,15 @@ from data_pipelines.console.errors import UserError
 from data_pipelines.decoding.frame_store import read_frames
 from data_pipelines.decoding.resizing import CLIP_RESIZING
 from data_pipelines.decoding.video_job import UNWRITABLE, DecodeJob, Result
-from data_pipelines.decoding.video_status import OF_THE_MOMENT
 from data_pipelines.decoding.workers import Workers
 from data_pipelines.files.store_errors import Denied
 from data_pipelines.files.stores import Store
+from data_pipelines.preparing.part_files import Outcome, checksums_of, read_part
 
 # The list of parts, a line of JSON each.
 LIST = "listed-parts"
 # Lines of a page of a list: a page is read from its beginning to the line.
 _PAGE_LINES = 64
-# What a TFRecord file adds to a record: its length and two checksums.
-OVERHEAD = 16
-# Most bytes of a part that are read at first; its line is rarely longer.
-_HEAD = 32 << 10
 
 
 class Line(NamedTuple):
@@ -113,46 +109,6 @@ class Recipe(NamedTuple):
     seconds: float = 120.0
 
 
-class Outcome(NamedTuple):
-    """How a video of a part fared.
-
-    Attributes:
-        status: empty if it has a record, else one of `video_status.STATUSES`.
-        message: what is wrong.
-        notes: harmless statuses.
-        size: bytes of its record; 0 if it has none.
-    """
-
-    status: str
-    message: str
-    notes: Sequence[str]
-    size: int
-
-
-class Part(NamedTuple):
-    """A part that is made.
-
-    Attributes:
-        name: of its file.
-        outcomes: of its videos, in order.
-        start: where its records begin, bytes.
-    """
-
-    name: str
-    outcomes: list[Outcome]
-    start: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        return self.start + sum(x.size + OVERHEAD for x in self.outcomes if x.size)
-
-    @property
-    def is_final(self) -> bool:
-        """Whether no video failed for a reason that may have passed."""
-        return not any(x.status in OF_THE_MOMENT for x in self.outcomes)
-
-
 def text_of(videos: Sequence[PartVideo]) -> str:
     """The line of the list for a part of these videos."""
     return json.dumps(videos)
@@ -162,18 +118,6 @@ def name_of(line: str) -> str:
     """The name of a part's file, which differs with everything the part is made of."""
     digest = hashlib.sha256(line.encode()).hexdigest()[:32]
     return f"{digest[:2]}/{digest[2:]}"
-
-
-def read_part(store: Store, name: str) -> Part | None:
-    """What a part says of itself; None if it is missing, truncated or no part."""
-    try:
-        head = store.read(name, 0, _HEAD)
-        # A line that is longer is read with the rest.
-        line = (head if b"\n" in head else store.read(name)).partition(b"\n")[0]
-        outcomes = [Outcome(*x) for x in json.loads(line)]
-        return Part(name, outcomes, len(line) + 1)
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
 
 
 def make_part(recipe: Recipe, line: Line) -> None:
@@ -189,10 +133,10 @@ def make_part(recipe: Recipe, line: Line) -> None:
     store = Store(recipe.place)
     text = read_line(store, LIST, line)
     name = name_of(text)
-    there = read_part(store, name)
+    videos = [PartVideo(Video(*x[0]), *x[1:]) for x in json.loads(text)]
+    there = read_part(store, name, len(videos))
     if there and there.is_final and there.size == store.size(name):
         return
-    videos = [PartVideo(Video(*x[0]), *x[1:]) for x in json.loads(text)]
     with tempfile.TemporaryDirectory(prefix="vop-part-") as folder:
         outcomes, records = _records(recipe, videos, Path(folder))
         head = json.dumps(outcomes).encode() + b"\n"
@@ -218,9 +162,11 @@ def _records(
                 yield example_of(video.video, frames)
 
     path = folder / "records"
-    sizes = iter(_writer(recipe.num_frames, recipe.image_size).write(path, examples()))
+    sizes = _writer(recipe.num_frames, recipe.image_size).write(path, examples())
+    with path.open("rb") as file:
+        made = zip(sizes, checksums_of(file, sizes), strict=True)
     return [
-        Outcome(x.status, x.message, x.notes, 0 if x.status else next(sizes))
+        Outcome(x.status, x.message, x.notes, *((0, 0) if x.status else next(made)))
         for x in results
     ], path
 

@@ -13,7 +13,6 @@ from typing import Any
 from etils import epath
 
 from data_pipelines.catalog.table import Dataset, find_dataset
-from data_pipelines.console.arguments import is_store
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.names import pick
 from data_pipelines.decoding.beam_jobs import run_on
@@ -21,7 +20,7 @@ from data_pipelines.decoding.resizing import CLIP_RESIZING, FILTERS, RESIZES, Re
 from data_pipelines.decoding.workers import Workers
 from data_pipelines.files.json_files import LARGEST_ANNOTATIONS, read_described
 from data_pipelines.files.locks import exclusive
-from data_pipelines.files.stores import Store, fetched
+from data_pipelines.files.stores import Store, fetched, in_store
 from data_pipelines.preparing.at_scale import (
     MARKER,
     REPORT,
@@ -109,7 +108,10 @@ def prepare(
     check_frame_sizes(num_frames, image_size)
     pick(RESIZES, resizing.resize, "resizing")
     pick(dict.fromkeys(FILTERS), resizing.filter, "filter")
-    remote = is_store(str(output), "--output")
+    remote = in_store(str(output), "--output")
+    far = videos is not None and in_store(str(videos), "--videos")
+    if annotations is not None:
+        in_store(str(annotations), "--annotations")
     path = prepared_path(dataset, output, num_frames, image_size, resizing)
     if not remote:
         path = Path(path)
@@ -130,6 +132,7 @@ def prepare(
             )
         if isinstance(path, Path):
             _check_writable(path)
+        run = run_on(runner, runner_flags) if runner else run_here
         limits = Limits(allow_missing_test, max_megabytes << 20, ignore_pixel_aspect)
         sizes: dict[str, Any] = {
             "num_frames": num_frames,
@@ -146,8 +149,7 @@ def prepare(
         if row.rendered:
             # Preparations with another F or image size render the same videos.
             stack.enter_context(_alone(Path(videos), wait=True))
-        if runner or remote or is_store(str(videos), "--videos"):
-            run = run_on(runner, runner_flags) if runner else run_here
+        if runner or remote or far:
             whole = path if remote else partial / "joined"
             target, work = Store(whole), Store(partial)
             with fetched(annotations) as texts:

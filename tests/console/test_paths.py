@@ -81,6 +81,25 @@ def test_paths():
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["gs://bu cket/x", "s3://a\nb/x", "gs://@/x", f"gs://{'b' * 223}", "s3://ö/x"],
+)
+def test_buckets_that_cannot_be(text):
+    with pytest.raises(UserError, match=r"^--output='.*: the bucket's name is malf"):
+        is_store(text, "--output")
+
+
+@pytest.mark.parametrize(
+    "path", ["../x", "x/./y", "x//y", "/x", "x\ny", "x\0", "x\udc80", "ö" * 128]
+)
+def test_paths_in_a_bucket_that_cannot_be(path):
+    assert is_store("gs://bucket/" + "ö" * 127 + "/ a?b#c//")
+    with pytest.raises(UserError, match="a part of the path is empty, ") as error:
+        is_store(f"gs://bucket/{path}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("workdir", "says"),
     [
         ("", "--workdir='' is an empty path"),

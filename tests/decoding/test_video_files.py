@@ -4,6 +4,7 @@ import os
 import unicodedata
 
 import pytest
+from object_stores import google  # noqa: F401
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.decoding.video_files import VideoFiles
@@ -84,3 +85,19 @@ def test_a_path_that_is_no_regular_file_is_there(folder):
     assert files.at("pipe.mp4") == files.find(["pipe"]) == folder / "pipe.mp4"
     for name in ("a" * 5000, "a\0b", ".", "/"):
         assert files.at(name) is None
+
+
+def test_objects_whose_keys_are_not_paths_are_left_out_and_told(google, capsys):
+    odd = ("a//c1.mp4", "./c2.mp4", "b/../c3.mp4", "/c4.mp4", f"{'n' * 256}.mp4")
+    google.objects |= dict.fromkeys((f"v/{x}" for x in odd), b"12")
+    # The mark of an empty folder is not a file.
+    google.objects |= {"v/a/c1.mkv": b"123", "v/.c5.mp4": b"1", "v/sub/": b""}
+    files = VideoFiles("gs://bucket/v")
+    assert files.paths() == ["a/c1.mkv"]
+    assert str(files.find(["c1"])) == "gs://bucket/v/a/c1.mkv"
+    assert files.about(files.at("./a/c1.mkv"))[0] == 3
+    assert files.at("a//c1.mp4") is files.at("../v/a/c1.mkv") is None
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "5 objects of gs://bucket/v left out" in said
+    assert "such as './c2.mp4'; rename" in said

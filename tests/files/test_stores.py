@@ -83,3 +83,20 @@ def test_no_object_leads_out_of_the_folder(google):
     words = pytest.raises(UserError, match=r"^gs://bucket/a/b/y.csv is bad$")
     with words, fetched("gs://bucket/a") as copy:
         raise UserError(f"{copy}/b/y.csv is bad")
+
+
+def test_texts_with_keys_that_no_folder_has(google):
+    google.objects |= {"a/x.csv": b"1", "a/b//y.csv": b"2", "a/\0.csv": b"3"}
+    google.objects |= {"a/./v.csv": b"4", "a//u.csv": b"", f"a/{'n' * 256}.csv": b"5"}
+    with fetched("gs://bucket/a") as copy:
+        assert [x.name for x in copy.rglob("*.*")] == ["x.csv"]
+    google.objects["a/x.csv/w.csv"] = b"6"
+    words = pytest.raises(UserError, match=r"^gs://bucket/a/x.csv/w.csv cannot be copi")
+    with words, fetched("gs://bucket/a"):
+        pass
+
+
+def test_an_address_that_is_malformed(monkeypatch):
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "foo://bar baz")
+    with pytest.raises(UserError, match="the server's address is malformed; check"):
+        Store("gs://bucket/x").files()

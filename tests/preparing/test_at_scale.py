@@ -158,6 +158,17 @@ def test_a_run_that_breaks_resumes(source, google, monkeypatch, here):
     # A part that a dying machine cut off is made again.
     cut = next(x for x in google.objects if "/parts/" in x and "listed" not in x)
     google.objects[cut] = google.objects[cut][:-3]
+    # So is one whose records are damaged, once they are read.
+    for name in [x for x in google.objects if "/joined/" in x]:
+        del google.objects[name]
+    bad = [x for x in google.objects if "/parts/" in x and "listed" not in x][-1]
+    assert bad != cut
+    line, _, records = google.objects[bad].partition(b"\n")
+    google.objects[bad] = line + b"\n" + bytes(len(records))
+    with pytest.raises(UserError, match="is damaged; run the command again"):
+        prepare(source, output)
+    assert 1 <= len(here.done) <= 2
+    here.done.clear()
     prepare(source, output)
     assert 1 <= len(here.done) <= 2
     assert content(output) == content(source / "out")
@@ -210,6 +221,17 @@ def test_a_runner_that_does_nothing_is_noticed(source, monkeypatch):
         prepare(source, source / "out", runner="Idle")
 
 
+def test_a_runner_that_is_none_is_told_before_anything_is_written(source, monkeypatch):
+    def unknown(*_):
+        raise UserError("--runner='None' is not one")
+
+    monkeypatch.setattr(module, "run_on", unknown)
+    (source / "rows.csv").unlink()
+    with pytest.raises(UserError, match="--runner='None' is not one"):
+        prepare(source, source / "out", runner="None")
+    assert not (source / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -218,7 +240,9 @@ def test_a_runner_that_does_nothing_is_noticed(source, monkeypatch):
         ({"videos": "gs://bucket/in"}, "gs://bucket/in holds no files; use another"),
         ({"annotations": "gs://bucket/a.csv"}, "gs://bucket/a.csv does not exist"),
         ({"annotations": "gs://bucket/a"}, "gs://bucket/a holds no file that ends in"),
-        ({"output": "az://bucket/out"}, "az://bucket is not supported here; use gs://"),
+        ({"output": "az://bucket/out"}, "--output=az://bucket/out is in a store that"),
+        ({"videos": "az://bucket/in"}, "--videos=az://.* is not supported here; use g"),
+        ({"annotations": "az://b/a"}, "--annotations=az://.*; use gs:// or s3://"),
         ({"output": "ftp://bucket/out"}, "this takes a path of this machine"),
     ],
 )

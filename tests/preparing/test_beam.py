@@ -15,6 +15,8 @@ import pytest
 from films import film
 from object_stores import S3, Google
 
+from data_pipelines.console.errors import UserError
+from data_pipelines.decoding.beam_jobs import run_on
 from data_pipelines.dummy import write_dummy
 from data_pipelines.files.stores import Store
 
@@ -224,6 +226,21 @@ def test_the_lines_of_the_documentation(source, dask, s3, tmp_path):
                 assert "\nprepared " in done.stdout
     finally:
         google.close()
+
+
+@pytest.mark.parametrize(
+    ("runner", "says"),
+    [
+        ("DirectRuner", "is not one of .*, DirectRunner, .*did you mean DirectRunner?"),
+        ("nowhere.Runner", "is not one of .*, nor a class of a runner"),
+        ("os.getcwd", "is not one of .*, nor a class of a runner"),
+    ],
+)
+def test_a_runner_that_is_none(runner, says):
+    with pytest.raises(UserError, match=f"^--runner='{runner}' {says}"):
+        run_on(runner, ())
+    run_on("DaskRunner", ())
+    run_on("directrunner", ())
 
 
 def put(folder, place):

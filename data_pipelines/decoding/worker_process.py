@@ -59,6 +59,8 @@ class WorkerProcess:
     def __init__(self, code: str, seconds: float):
         self._code, self._seconds = code, seconds
         self._process: Any = None
+        # The folder that it was started in, which relative paths belong to.
+        self._folder = ""
 
     def is_started(self) -> bool:
         """Whether a process is running, so that a job starts at once."""
@@ -179,11 +181,15 @@ class WorkerProcess:
     def _started(self, stopped: threading.Event) -> Any:
         if stopped.is_set():
             raise SystemExit
-        # It may have ended because it was idle.
-        if self._process is not None and self._process.poll() is not None:
+        folder = _current_folder()
+        # It may have ended because it was idle, and a notebook may have gone elsewhere.
+        if self._process is not None and (
+            self._process.poll() is not None or folder != self._folder
+        ):
             self.close()
         if self._process is None:
             try:
+                self._folder = folder
                 self._process = subprocess.Popen(
                     self._command(),
                     stdin=subprocess.PIPE,
@@ -244,6 +250,14 @@ class WorkerProcess:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
         return process.returncode
+
+
+def _current_folder() -> str:
+    """The current folder; empty if it is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 def import_paths() -> list[str]:

@@ -166,6 +166,16 @@ def test_processes_are_reused_replaced_and_started_when_needed(folder, workers):
     assert not workers.decode_one(job(folder, "d"))[0].status
 
 
+def test_a_relative_path_belongs_to_the_folder_that_is_current_now(
+    folder, workers, monkeypatch
+):
+    wanted = DecodeJob("a.mp4", "", 3, SIZE)
+    assert workers.decode_one(wanted)[0].status == "missing"
+    # As a notebook may do between two cells.
+    monkeypatch.chdir(folder)
+    assert not workers.decode_one(wanted)[0].status
+
+
 def test_a_process_keeps_the_memory_of_frames(tmp_path):
     """Pages that are mapped and zeroed again for each frame would cost 6 %."""
     path = write(tmp_path / "a.mp4", size=(240, 320))

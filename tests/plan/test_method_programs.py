@@ -59,7 +59,6 @@ def test_the_step_of_each_method_compiles(name, slice_of_16):
     assert videos < program.arguments < GIB
     # A step this small may need none outside the chip's own memory.
     assert program.temporaries < GIB
-    assert program.size > 0
     assert program.flops > 0
     # Every chip needs the other chips' features, and the sum of all gradients.
     kinds = {x.kind for x in program.collectives}

@@ -97,7 +97,8 @@ def test_who_sees_that_a_film_runs_backwards(method, frames):
     away = np.abs(forwards - backwards).max()
     sees = config.position_length or config.context_length or config.joint_length
     sees = sees or config.bound_to_frames(SIZE.vision.layers)
-    assert away > 1e-3 if sees else away < 1e-6
+    # MV-Adapter multiplies what it adds by 0.1.
+    assert away > 1e-4 if sees else away < 1e-6
 
 
 @pytest.mark.parametrize("length", ["position_length", "context_length"])

@@ -41,6 +41,8 @@ def find_topology(name: str) -> Topology:
         )
     # On a machine without a TPU the query for its metadata takes minutes.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # It is asked to compile alone, so it may also be loaded in other processes.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from jax.experimental import topologies
 
     chip = CHIPS[generation]

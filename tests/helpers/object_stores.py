@@ -42,10 +42,10 @@ class S3:
             text=True,
         )
         port = self._process.stdout.readline().strip()
-        endpoint = f"http://127.0.0.1:{port}"
-        made = urllib.request.Request(f"{endpoint}/bucket", method="PUT")
+        self.endpoint = f"http://127.0.0.1:{port}"
+        made = urllib.request.Request(f"{self.endpoint}/bucket", method="PUT")
         urllib.request.urlopen(made).close()
-        self.environment = KEYS | {"AWS_ENDPOINT_URL": endpoint}
+        self.environment = KEYS | {"AWS_ENDPOINT_URL": self.endpoint}
         self.place = "s3://bucket"
 
     def close(self):

@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
+import object_stores
 import pytest
 from colour_model import ColourModel, write_colour
 
@@ -171,39 +171,15 @@ def test_of_four_writers_one_is_killed(tmp_path):
 def bucket(monkeypatch):
     """A bucket of a server on this machine that answers as S3 does."""
     pytest.importorskip("moto")
-    environment = {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-    }
-    code = """
-import sys
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-print(server.get_host_and_port()[1], flush=True)
-sys.stdin.read()
-server.stop()
-"""
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", code],
-        env=os.environ | environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    server = object_stores.S3()
     try:
-        port = process.stdout.readline().strip()
-        endpoint = f"http://127.0.0.1:{port}"
-        made = urllib.request.Request(f"{endpoint}/bucket", method="PUT")
-        urllib.request.urlopen(made).close()
-        for name, value in (environment | {"AWS_ENDPOINT": endpoint}).items():
+        # LanceDB's name of the endpoint is another one than the AWS tools'.
+        endpoint = {"AWS_ENDPOINT": server.endpoint}
+        for name, value in (object_stores.KEYS | endpoint).items():
             monkeypatch.setenv(name, value)
-        yield "s3://bucket/videos.index"
+        yield f"{server.place}/videos.index"
     finally:
-        process.kill()
-        process.communicate()
+        server.close()
 
 
 @pytest.mark.slow

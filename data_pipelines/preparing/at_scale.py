@@ -34,6 +34,7 @@ from data_pipelines.preparing.decode_all import (
     check_gaps,
     find_records,
     order_of,
+    provenance_of_kept,
     report_of,
     with_frames,
 )
@@ -48,7 +49,7 @@ from data_pipelines.preparing.parts import (
     text_of,
     write_list,
 )
-from data_pipelines.preparing.provenance import FILE, provenance_of, recipe_of
+from data_pipelines.preparing.provenance import FILE, recipe_of
 
 # The file whose presence makes shards a data set.
 MARKER = "dataset_info.json"
@@ -149,13 +150,7 @@ def prepare_by_parts(
     outcomes = _make_parts(dataset, store, recipe, planned, records, limits, run)
     kept = with_frames(records, outcomes.failed, files.root)
     report = report_of(records, outcomes.failed, lambda x: outcomes.notes[x])
-    provenance = provenance_of(
-        dataset,
-        made,
-        found.files,
-        {split: [x.video for x in listed] for split, listed in kept.items()},
-        {split: len(records[split]) - len(kept[split]) for split in kept},
-    )
+    provenance = provenance_of_kept(dataset, made, found.files, records, kept)
     written = _join(dataset, store, places.target, outcomes.parts, run)
     finished = Finished(kept, Path(), num_frames, image_size, report, provenance)
     _describe(dataset, finished, written, places.target)

@@ -16,7 +16,7 @@ from data_pipelines.decoding.frame_store import frames_path, read_notes
 from data_pipelines.decoding.resizing import CLIP_RESIZING, Resizing
 from data_pipelines.decoding.video_files import VideoFiles, find_video
 from data_pipelines.decoding.video_job import DecodeJob, Result
-from data_pipelines.preparing.provenance import provenance_of, recipe_of
+from data_pipelines.preparing.provenance import FrameRecipe, provenance_of, recipe_of
 
 if TYPE_CHECKING:
     from etils import epath
@@ -133,14 +133,25 @@ def finish(
     work = _Work(dataset, folder, job_of, limits, run_jobs)
     unclean = work.finish(records)
     kept = with_frames(records, work.failed, videos)
-    provenance = provenance_of(
+    provenance = provenance_of_kept(dataset, recipe, found.files, records, kept)
+    return Finished(kept, folder, num_frames, image_size, unclean, provenance)
+
+
+def provenance_of_kept(
+    dataset: str,
+    recipe: FrameRecipe,
+    files: Sequence[Path],
+    records: Mapping[str, Sequence[AnnotatedFile]],
+    kept: Mapping[str, Sequence[AnnotatedFile]],
+) -> dict[str, Any]:
+    """`provenance_of`, from all videos of each split and those that were decoded."""
+    return provenance_of(
         dataset,
         recipe,
-        found.files,
+        files,
         {split: [x.video for x in listed] for split, listed in kept.items()},
         {split: len(records[split]) - len(kept[split]) for split in kept},
     )
-    return Finished(kept, folder, num_frames, image_size, unclean, provenance)
 
 
 def order_of(splits: Iterable[str]) -> list[str]:

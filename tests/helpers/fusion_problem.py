@@ -43,6 +43,24 @@ def problem(size, config, frames, lengths, seed=0):
     return config, variables, pixels, ids
 
 
+def reference_gradient(loss, variables):
+    """What a naive reference says, and its gradient by what is added to CLIP.
+
+    Args:
+        loss: the variables -> the loss, and the features.
+        variables: of the model.
+    """
+
+    @jax.jit
+    def run(prompts, params):
+        def of(prompts):
+            return loss({"params": params, "prompts": prompts})
+
+        return jax.value_and_grad(of, has_aux=True)(prompts)
+
+    return run(variables["prompts"], variables["params"])
+
+
 def step_gradient(model, variables, batch, layout, **options):
     """The loss and its gradient for all that is added, on a mesh of fake devices."""
     mesh = make_mesh(layout, jax.devices()[: layout.data * layout.fsdp])

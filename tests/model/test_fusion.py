@@ -12,7 +12,14 @@ import jax.numpy as jnp
 import naive_fusion
 import numpy as np
 import pytest
-from fusion_problem import LONG, SMALL, assert_close, problem, step_gradient
+from fusion_problem import (
+    LONG,
+    SMALL,
+    assert_close,
+    problem,
+    reference_gradient,
+    step_gradient,
+)
 from small_families import FAMILIES
 
 from data_pipelines.console.errors import UserError
@@ -71,15 +78,10 @@ def test_features_and_gradients(size, name, frames, lengths, layout, compute, op
     config, variables, pixels, ids = problem(size, CONFIGS[name], frames, lengths)
     model = DualEncoder(size, config, compute, renormalize_video=True)
 
-    @jax.jit
-    def reference(prompts, params):
-        def of(prompts):
-            variables = {"params": params, "prompts": prompts}
-            return naive_fusion.loss(size, config, variables, pixels, ids)
-
-        return jax.value_and_grad(of, has_aux=True)(prompts)
-
-    (want, wanted), right = reference(variables["prompts"], variables["params"])
+    (want, wanted), right = reference_gradient(
+        lambda variables: naive_fusion.loss(size, config, variables, pixels, ids),
+        variables,
+    )
     features = jax.jit(model.apply)(variables, pixels, ids)[:2]
     for ours, theirs in zip(features, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import naive_latent
 import numpy as np
 import pytest
+from fusion_problem import reference_gradient
 from programs import equations
 from small_families import FAMILIES
 from small_sizes import long, small
@@ -67,15 +68,6 @@ def inputs(size, frames, lengths, seed=1):
     return pixels, ids
 
 
-def value_and_gradient(loss, variables):
-    rest = {"params": variables["params"]}
-
-    def of(prompts):
-        return loss({**rest, "prompts": prompts})
-
-    return jax.jit(jax.value_and_grad(of, has_aux=True))(variables["prompts"])
-
-
 SMALL_ONES, LONG_ONES = (SMALL, 3, (3, 7, 12)), (LONG, 5, (3, 40, 77, 20))
 FEW = (LONG, 2, (3, 77))
 
@@ -105,7 +97,7 @@ def test_features_and_gradients(name, problem, compute):
     size, frames, lengths = problem
     config = dataclasses.replace(CONFIGS[name], num_frames=frames)
     variables, (pixels, ids) = draw(size, config), inputs(size, frames, lengths)
-    (_, wanted), reference = value_and_gradient(
+    (_, wanted), reference = reference_gradient(
         lambda x: naive_latent.loss(size, config, x, pixels, ids), variables
     )
     model = DualEncoder(size, config, compute)
@@ -114,7 +106,7 @@ def test_features_and_gradients(name, problem, compute):
         video, text, scale = model.apply(variables, pixels, ids)
         return contrastive_loss(video, text, scale), (video, text)
 
-    (_, features), gradient = value_and_gradient(fast, variables)
+    (_, features), gradient = reference_gradient(fast, variables)
     for ours, theirs in zip(features, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     check_gradients(paths(gradient), paths(reference))

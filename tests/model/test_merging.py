@@ -7,7 +7,7 @@ import jax
 import naive_merging
 import numpy as np
 import pytest
-from fusion_problem import assert_close, problem, step_gradient
+from fusion_problem import assert_close, problem, reference_gradient, step_gradient
 from small_sizes import long, small
 
 from data_pipelines.console.errors import UserError
@@ -67,15 +67,12 @@ def test_features_and_gradients(size, name, frames, lengths, layout, compute, op
     model = DualEncoder(size, config, compute, renormalize_video=True)
     gaps = []
 
-    @jax.jit
-    def reference(prompts, params):
-        def of(prompts):
-            variables = {"params": params, "prompts": prompts}
-            return naive_merging.loss(size, config, variables, pixels, ids, gaps)
-
-        return jax.value_and_grad(of, has_aux=True)(prompts)
-
-    (want, wanted), right = reference(variables["prompts"], variables["params"])
+    (want, wanted), right = reference_gradient(
+        lambda variables: naive_merging.loss(
+            size, config, variables, pixels, ids, gaps
+        ),
+        variables,
+    )
     features = jax.jit(model.apply)(variables, pixels, ids)[:2]
     # Where two choices are almost as good, rounding decides.
     assert min(gaps) > 1e-5

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import naive_mv_adapter
 import numpy as np
 import pytest
-from fusion_problem import problem, random_ids, step_gradient
+from fusion_problem import problem, random_ids, reference_gradient, step_gradient
 from small_families import FAMILIES
 from small_sizes import long, small
 
@@ -117,15 +117,10 @@ def test_features_and_gradients(size, name, frames, lengths, layout, compute, op
     config, variables, pixels, ids = problem(size, CONFIGS[name], frames, lengths)
     variables = lively(variables)
 
-    @jax.jit
-    def reference(prompts, params):
-        def of(prompts):
-            variables = {"params": params, "prompts": prompts}
-            return naive_mv_adapter.loss(size, config, variables, pixels, ids)
-
-        return jax.value_and_grad(of, has_aux=True)(prompts)
-
-    (want, wanted), right = reference(variables["prompts"], variables["params"])
+    (want, wanted), right = reference_gradient(
+        lambda variables: naive_mv_adapter.loss(size, config, variables, pixels, ids),
+        variables,
+    )
     ids = padded(size, ids)
     model = DualEncoder(size, config, compute, renormalize_video=True)
     features = jax.jit(model.apply)(variables, pixels, ids)[:2]

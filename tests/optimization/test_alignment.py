@@ -13,6 +13,7 @@ from fusion_problem import (
     assert_close,
     problem,
     random_ids,
+    reference_gradient,
     step_gradient,
 )
 
@@ -82,15 +83,10 @@ def test_features_loss_and_gradients(
     config, variables, batch = aligned(size, config, frames, lengths, each)
     inputs = tuple(batch.values())
 
-    @jax.jit
-    def reference(prompts, params):
-        def of(prompts):
-            variables = {"params": params, "prompts": prompts}
-            return naive_fusion.alignment_loss(size, config, variables, *inputs)
-
-        return jax.value_and_grad(of, has_aux=True)(prompts)
-
-    (want, wanted), right = reference(variables["prompts"], variables["params"])
+    (want, wanted), right = reference_gradient(
+        lambda variables: naive_fusion.alignment_loss(size, config, variables, *inputs),
+        variables,
+    )
     model = DualEncoder(size, config, compute, renormalize_video=True)
     features = jax.jit(lambda *x: model.apply(*x, method="encode_aligned"))(
         variables, *inputs

@@ -1,13 +1,14 @@
 """Runs a table or figure of the paper, or compares the methods since.
 
     python -m vop_jax.ablate --study=table1 [--dataset=demo] [--output=DIR]
-        [--seeds=0,1,2] [--rates=0.33,1,3] [--widen=N] [--search_epochs=N]
+        [--cells=NAME,NAME] [--seeds=0,1,2] [--rates=0.33,1,3] [--widen=N]
+        [--search_epochs=N]
 
 For every cell the study first searches the learning rate, as factors of the method's
 default, on the validation split with the first seed; the search never uses the test
 split. The best rate is then run with all seeds; methods of one family share a search.
 Finished runs are never repeated, and a cell that fails is reported while the others
-continue.
+continue. With --cells some rows are run; the page has what else is finished.
 """
 
 import itertools
@@ -48,6 +49,11 @@ def _numbers(
     return numbers
 
 
+def _names(text: str) -> list[str]:
+    """The names of a flag, each of them once."""
+    return list(dict.fromkeys(part.strip() for part in text.split(",")))
+
+
 def _check_apart(rates: Sequence[float]) -> None:
     """Checks that the runs of no two rates would have the same folder."""
     for low, high in itertools.pairwise(sorted(rates)):
@@ -80,6 +86,12 @@ def main() -> int:
         "--output",
         type=local_path,
         help="output folder of the study (default: runs/STUDY_DATASET)",
+    )
+    parser.add_argument(
+        "--cells",
+        type=_names,
+        default=(),
+        help="the rows to run, by name, with commas between them (default: all)",
     )
     parser.add_argument("--seeds", default="0,1,2", help="seeds of the final runs")
     parser.add_argument(
@@ -142,7 +154,7 @@ def main() -> int:
     # Before the backbone and the data are read.
     with in_room(output, flags.data_dir), RunFolder(output, "--output").alone():
         search = rates, flags.search_epochs, flags.widen
-        runs = StudyRuns(flags.study, base, output, seeds, *search)
+        runs = StudyRuns(flags.study, base, output, seeds, *search, only=flags.cells)
         runs.measure_costs()
         runs.run(lambda: report(runs))
     say(f"page: {output / 'index.html'}")

@@ -141,6 +141,50 @@ def test_what_is_finished_is_not_run_again(study, base, monkeypatch):
     assert again.finished == first.finished
 
 
+def test_chosen_cells_alone_are_run(study, base, tmp_path, monkeypatch):
+    first, output, _ = study
+    some = StudyRuns("small", base, tmp_path, [0, 1], [1.0], only=["text"])
+    some.run(lambda: None)
+    assert list(some.finished) == ["text"]
+    assert not some.failed
+    # What the others have is read, and kept in the table.
+    monkeypatch.setattr(module, "train", lambda *_: pytest.fail("trained again"))
+    again = StudyRuns("small", base, output, [0, 1], [0.5, 1.0], only=["proj"])
+    reports = []
+    again.run(lambda: reports.append(1))
+    assert again.finished == first.finished
+    # A third seed is missing from all but the one without seeds.
+    more = StudyRuns("small", base, output, [0, 1, 2], [0.5, 1.0], only=["none"])
+    more.run(lambda: None)
+    assert list(more.finished) == ["none"]
+
+
+def test_a_search_is_run_for_the_cell_that_takes_its_rate(base, tmp_path, monkeypatch):
+    ran = []
+
+    def run_once(config, folder, shared):
+        ran.append(folder.path.parent.name)
+        folder.path.mkdir(parents=True)
+        folder.results.write_text("{}")
+        sides = dict.fromkeys(("R@1", "R@5", "R@10"), 1.0)
+        ways = {"t2v": sides, "v2t": sides}
+        return ways | {"validation": ways, "learning_rate": 0.1}
+
+    cells = [Cell("first", "proj"), Cell("second", "proj", rate_of="first")]
+    small = Study("A small study", lambda layers: cells)
+    monkeypatch.setitem(STUDIES, "small", small)
+    monkeypatch.setattr(module, "run_once", run_once)
+    runs = StudyRuns("small", base, tmp_path, [0], [0.5, 1.0], 1, only=["second"])
+    runs.run(lambda: None)
+    assert ran == ["first", "first", "second"]
+    assert list(runs.finished) == ["second"]
+
+
+def test_a_cell_that_is_not_there(study, base, tmp_path):
+    with pytest.raises(UserError, match=r"cell of small 'txt' is not one of .*text"):
+        StudyRuns("small", base, tmp_path, [0], [1.0], only=["txt"])
+
+
 def test_the_csv_and_the_page(study, tmp_path):
     ablation, _, _ = study
     write_csv(tmp_path / "x.csv", ablation.finished)
@@ -184,6 +228,7 @@ def test_an_interrupt_in_a_cell_is_no_failed_cell(monkeypatch):
     ablation = object.__new__(StudyRuns)
     ablation.cells, ablation.failed, ablation._rates = CELLS, {}, [0.5, 1.0]
     ablation._seeds, ablation._search_epochs = [0], 0
+    ablation._chosen = CELLS
 
     def cell(_):
         raise RuntimeError("INTERNAL: CpuCallback error")

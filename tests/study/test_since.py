@@ -62,7 +62,7 @@ def test_one_search_serves_a_family(monkeypatch, tmp_path):
     runs = object.__new__(StudyRuns)
     runs.cells, runs._base, runs._output, runs._shared = cells, base, tmp_path, None
     runs._seeds, runs._rates, runs._search_epochs = [0, 1], [0.5, 1.0], 3
-    runs._found, runs._widen = {}, 0
+    runs._found, runs._widen, runs._runs_new = {}, 0, True
     for cell in reversed(cells):
         runs._cell(cell)
     assert searched == [("c", 0.02), ("c", 0.04), ("a", 0.005), ("a", 0.01)]

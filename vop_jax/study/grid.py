@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.interrupts import is_interrupted
+from data_pipelines.console.names import pick
 from data_pipelines.console.terminal import say, warn
 from data_pipelines.files.json_files import described
 from vop_jax.model.methods import find_method
@@ -191,6 +192,10 @@ def next_rate(scores: Mapping[float, float]) -> float | None:
     return beyond if beyond in RATES else None
 
 
+class _NotRunError(Exception):
+    """A run that a cell needs is not finished, and the cell is not to be run."""
+
+
 class StudyRuns:
     """The runs of a study and their results so far.
 
@@ -204,6 +209,11 @@ class StudyRuns:
             final run, and the best rate's search run is then the first final run.
         widen: how often a search goes on beyond its range if the best rate is at an end
             of it.
+        only: names of the cells to run; empty means all. Of the others those are read
+            that are finished.
+
+    Raises:
+        UserError: `only` names a cell that is not there, or no cell can be trained.
     """
 
     def __init__(
@@ -215,6 +225,7 @@ class StudyRuns:
         rates: Sequence[float],
         search_epochs: int = 0,
         widen: int = 0,
+        only: Sequence[str] = (),
     ):
         self.study: Study = find_study(name)
         self._base, self._output = base, output
@@ -228,6 +239,10 @@ class StudyRuns:
         scores = Scores(self._shared)
         layers = self._shared.backbone.size.vision.layers
         self.cells = self.study.cells(layers)
+        named = {cell.name: cell for cell in self.cells}
+        self._chosen = [pick(named, x, f"cell of {name}") for x in only] or self.cells
+        # Whether a run that is not finished is run, or its cell left out.
+        self._runs_new = True
         self._check_cells()
         scores.evaluate_untuned()
         # CLIP without tuning, by name of what it sees of a video.
@@ -244,7 +259,7 @@ class StudyRuns:
             UserError: none can; the error is that of the first cell.
         """
         mistakes = []
-        for cell in self.cells:
+        for cell in self._chosen:
             try:
                 config = cell_config(cell, self._base, 1.0, self._seeds[0])
                 if config.row.trained:
@@ -272,11 +287,14 @@ class StudyRuns:
             self.costs = costs_of(fitting, self._shared, self.study.costs_of)
 
     def run(self, report: Callable[[], None]) -> None:
-        """Runs every cell; `report` is called after each."""
+        """Runs every chosen cell; `report` is called after each."""
         for place, cell in enumerate(self.cells, 1):
             started = time.perf_counter()
+            self._runs_new = cell in self._chosen
             try:
                 self.finished[cell.name] = self._cell(cell)
+            except _NotRunError:
+                continue
             # The other cells continue when one fails.
             except (UserError, ValueError, RuntimeError, OSError) as error:
                 if is_interrupted():
@@ -284,7 +302,8 @@ class StudyRuns:
                 self.failed[cell.name] = " ".join(str(error).split())
                 warn(f"{cell.name} failed: {self.failed[cell.name]}")
             else:
-                self._say(cell, place, time.perf_counter() - started)
+                if self._runs_new:
+                    self._say(cell, place, time.perf_counter() - started)
             report()
 
     def _cell(self, cell: Cell) -> list[dict[str, Any]]:
@@ -338,6 +357,8 @@ class StudyRuns:
         if epochs:
             name += f"_epochs{epochs}"
         folder = RunFolder(self._output / "cells" / cell.name / name)
+        if not (self._runs_new or folder.results.exists()):
+            raise _NotRunError
         return run_once(config, folder, self._shared)
 
     def _say(self, cell: Cell, place: int, seconds: float) -> None:

@@ -2,7 +2,7 @@
 
     python -m vop_jax.ablate --study=table1 [--dataset=demo] [--output=DIR]
         [--cells=NAME,NAME] [--seeds=0,1,2] [--rates=0.33,1,3] [--widen=N]
-        [--search_epochs=N]
+        [--search_epochs=N] [--loss=sigmoid]
 
 For every cell the study first searches the learning rate, as factors of the method's
 default, on the validation split with the first seed; the search never uses the test
@@ -21,6 +21,8 @@ from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.names import shortened
 from data_pipelines.console.ranges import SEEDS, Range, number
 from data_pipelines.console.terminal import say
+from vop_jax.model.methods import find_method
+from vop_jax.optimization.config import LOSS_NAMES
 from vop_jax.runtime.startup import start_up
 from vop_jax.study.cells import RATES, STUDIES, find_study
 from vop_jax.training.presets import EPOCHS
@@ -107,6 +109,12 @@ def main() -> int:
         "last two rates, if the best rate is at an end of it (default: 0)",
     )
     parser.add_argument(
+        "--loss",
+        choices=LOSS_NAMES,
+        default="auto",
+        help="config.loss of all methods but those with a loss of their own",
+    )
+    parser.add_argument(
         "--epochs",
         type=number(int, EPOCHS),
         help="epochs of each final run (default: the data set's own)",
@@ -135,6 +143,8 @@ def main() -> int:
         values = default_values(method, flags.dataset, flags.backbone or "")
         values["data_dir"] = flags.data_dir
         values["epochs"] = flags.epochs or values["epochs"]
+        if not find_method(method).loss and flags.loss != "auto":
+            values["loss"] = flags.loss
         return values
 
     def report(runs: StudyRuns) -> None:

@@ -269,3 +269,22 @@ def test_a_wrong_number_names_its_flag(flag, says, monkeypatch, capsys):
     assert re.search(says, line)
     assert line.count("\n") == 1
     assert len(line) < 250
+
+
+def test_flags_reach_the_cells(monkeypatch, tmp_path):
+    """The loss of all but a method with one of its own, and the rows to run."""
+    taken = {}
+
+    class Recorder:
+        def __init__(self, name, base, output, *args, only):
+            taken.update(base=base, only=only)
+            raise UserError("seen enough")
+
+    monkeypatch.setattr(module, "StudyRuns", Recorder)
+    flags = ["--loss=sigmoid", "--cells=vop,lora,vop", f"--output={tmp_path / 'x'}"]
+    monkeypatch.setattr("sys.argv", ["ablate", "--study=table1", *flags])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert taken["only"] == ["vop", "lora"]
+    losses = {name: taken["base"](name)["loss"] for name in ("vop", "lora", "discovla")}
+    assert losses == {"vop": "sigmoid", "lora": "sigmoid", "discovla": "alignment"}

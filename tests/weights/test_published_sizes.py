@@ -44,15 +44,30 @@ CHANGES = {
     "pe_core_t16_384": {"vision": BIASED},
     "pe_core_s16_384": {"vision": BIASED},
 }
-# Size -> transformers' class and what its default configuration of text lacks.
+SMALL = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
+SMALL |= {"hidden_act": "gelu"}
+WORLD = {"vocab_size": 901_629, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+# Size -> transformers' class and what its default configuration lacks.
 TRANSFORMERS = {
-    "vit_b32": ("CLIP", {"bos_token_id": 49406, "eos_token_id": 49407}),
+    "vit_b32": (
+        "CLIP",
+        {"text_config": {"bos_token_id": 49406, "eos_token_id": 49407}},
+    ),
     "siglip_b16": ("Siglip", {}),
+    "metaclip2_s16": (
+        "MetaClip2",
+        {
+            "text_config": SMALL | WORLD,
+            "vision_config": SMALL | {"num_hidden_layers": 12, "patch_size": 16},
+            "projection_dim": 384,
+        },
+    ),
 }
 # What a folder that is no CLIP's needs; captions are given as ids.
 TOKENIZERS = {
     "siglip": lambda folder: small_tokenizers.WRITERS["siglip"](folder, 60),
     "siglip2": lambda folder: small_tokenizers.siglip2(300).save_pretrained(folder),
+    "metaclip_2": lambda folder: small_tokenizers.xlm_v(300).save_pretrained(folder),
 }
 
 
@@ -113,8 +128,8 @@ def of_open_clip(name, folder):
 
 
 def of_transformers(name, folder):
-    kind, text = TRANSFORMERS[name]
-    config = getattr(transformers, f"{kind}Config")(text_config=text)
+    kind, fields = TRANSFORMERS[name]
+    config = getattr(transformers, f"{kind}Config")(**fields)
     model = stirred(getattr(transformers, f"{kind}Model")(config))
     found = features(
         SIZES[name],

@@ -331,14 +331,7 @@ def test_a_length_that_is_none(tmp_path, seconds):
 
 
 def test_what_gives_no_moments_has_a_status(tmp_path):
-    assert read(tmp_path / "none.mp4")[1].status == "missing"
-    (tmp_path / "text.mp4").write_bytes(b"no video at all" * 99)
-    assert read(tmp_path / "text.mp4")[1].status == "unreadable"
-    assert read(odd_films.sound(tmp_path / "a.wav"))[1].status == "no_video"
-    path = write(tmp_path / "a.mp4")
-    assert read(path, max_bytes=99)[1].status == "too_large"
-    odd_films.gif(tmp_path / "a.gif")
-    assert read(tmp_path / "a.gif")[1].status == "too_large"
+    odd_films.check_no_moments(read, tmp_path)
 
 
 def test_only_the_moment_at_hand_is_kept(tmp_path, monkeypatch):

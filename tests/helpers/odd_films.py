@@ -161,3 +161,15 @@ def elsewhere(path, other, **options):
         data[start : start + 4] = size.to_bytes(4, "big")
     path.write_bytes(data)
     return path
+
+
+def check_no_moments(read, folder):
+    """What gives no moments has a status; `read` gives the moments and the end."""
+    assert read(folder / "none.mp4")[1].status == "missing"
+    (folder / "text.mp4").write_bytes(b"no video at all" * 99)
+    assert read(folder / "text.mp4")[1].status == "unreadable"
+    assert read(sound(folder / "a.wav"))[1].status == "no_video"
+    path = write(folder / "a.mp4")
+    assert read(path, max_bytes=99)[1].status == "too_large"
+    gif(folder / "a.gif")
+    assert read(folder / "a.gif")[1].status == "too_large"

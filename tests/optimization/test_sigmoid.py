@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from refusals import check_fit
 from step_problem import (
     ONE,
     SIGLIP,
@@ -21,7 +22,6 @@ from vop_jax.optimization.config import LOSS_NAMES
 from vop_jax.optimization.losses import LOSSES, contrastive_loss, sigmoid_loss
 from vop_jax.plan.collectives import count_collectives
 from vop_jax.training.config import check_config, default_values
-from vop_jax.training.preflight import check_backbone
 
 # Rows 0, 2 and 7 are of one video, 3 and 6 of one text.
 IDENTITY = np.array(
@@ -152,10 +152,7 @@ def test_softmax_is_what_auto_means():
 )
 def test_a_loss_needs_what_it_takes(size, loss, says):
     config = check_config(default_values("vop") | {"loss": loss})
-    if not says:
-        return check_backbone(config, size)
-    with pytest.raises(UserError, match=says):
-        check_backbone(config, size)
+    check_fit(config, size, says)
 
 
 def test_there_are_three_losses():

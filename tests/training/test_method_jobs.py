@@ -11,11 +11,14 @@ from small_job import config, data_dir, small_world  # noqa: F401
 import vop_jax
 from data_pipelines.console.errors import UserError
 from vop_jax import evaluate
+from vop_jax.runtime.metrics_log import read_metrics
 from vop_jax.runtime.run_folder import RunFolder
+from vop_jax.training import loop
 from vop_jax.training.job import run_job
 from vop_jax.weights.clip_export import convert
 
-METHODS = ["dgl_linear", "dgl_transformer", "mv_adapter"]
+METHODS = ["dgl_linear", "dgl_transformer", "mv_adapter", "tempme"]
+MERGING = "method=tempme"
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -75,3 +78,44 @@ def test_it_is_converted_with_its_prompts(finished, tmp_path):
     for target in ("openai", "modelscope"):
         with pytest.raises(UserError, match="huggingface"):
             convert(folder.path, tmp_path / target, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("finished", ["tempme"], indirect=True)
+def test_merging_learns_and_a_resumed_run_ends_with_the_same_bits(
+    finished, data_dir, tmp_path, monkeypatch
+):
+    whole, _, _ = finished
+    losses = [line["loss"] for line in read_metrics(whole) if "loss" in line]
+    assert len(losses) == 6
+    assert min(losses[-2:]) < losses[0]
+    folder, save = RunFolder(tmp_path / "broken"), loop.Checkpoints.save
+
+    def broken_off(self, step, *rest):
+        save(self, step, *rest)
+        if step == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.Checkpoints, "save", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(config(data_dir, MERGING), folder)
+    assert not folder.tuned.exists()
+    monkeypatch.undo()
+    run_job(config(data_dir, MERGING), folder)
+    ours = safetensors.numpy.load_file(folder.tuned)
+    wanted = safetensors.numpy.load_file(whole.tuned)
+    assert ours.keys() == wanted.keys() >= {"merge.positions.0", "lora.vision.B"}
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(ours[name], value)
+    # Everything that trains has left its start.
+    assert np.any(wanted["merge.positions.0"])
+    assert np.any(wanted["lora.vision.B"])
+
+
+@pytest.mark.slow
+def test_merging_learns_in_bfloat16(data_dir, tmp_path):
+    folder = RunFolder(tmp_path / "narrow")
+    run_job(config(data_dir, MERGING, compute__dtype="bfloat16"), folder)
+    losses = [line["loss"] for line in read_metrics(folder) if "loss" in line]
+    assert np.all(np.isfinite(losses))
+    assert min(losses[-2:]) < losses[0]

@@ -7,7 +7,7 @@ from vop_jax.training.preflight import check_backbone
 
 
 def check_fit(config, size, says):
-    """A backbone of that size is refused with what `says` matches; empty means it fits."""
+    """A backbone of that size is refused by what `says` matches; empty: it fits."""
     if not says:
         check_backbone(config, size)
         return

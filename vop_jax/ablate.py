@@ -11,6 +11,7 @@ Finished runs are never repeated, and a cell that fails is reported while the ot
 continue. With --cells some rows are run; the page has what else is finished.
 """
 
+import argparse
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,7 +54,12 @@ def _numbers(
 
 def _names(text: str) -> list[str]:
     """The names of a flag, each of them once."""
-    return list(dict.fromkeys(part.strip() for part in text.split(",")))
+    names = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    if "" in names:
+        raise argparse.ArgumentTypeError(
+            f"{shortened(text)} has an empty name; write names like vop,vop_fc"
+        )
+    return names
 
 
 def _check_apart(rates: Sequence[float]) -> None:
@@ -158,6 +164,8 @@ def main() -> int:
             failed=runs.failed,
             costs=runs.costs,
             dataset=flags.dataset,
+            epochs=runs.epochs,
+            searched=runs.searches,
         )
 
     output = flags.output or Path(f"runs/{flags.study}_{flags.dataset}")

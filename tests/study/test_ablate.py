@@ -180,9 +180,54 @@ def test_a_search_is_run_for_the_cell_that_takes_its_rate(base, tmp_path, monkey
     assert list(runs.finished) == ["second"]
 
 
-def test_a_cell_that_is_not_there(study, base, tmp_path):
+def test_a_cell_that_is_not_there(study, base, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "assemble", lambda *_: pytest.fail("data were read"))
     with pytest.raises(UserError, match=r"cell of small 'txt' is not one of .*text"):
         StudyRuns("small", base, tmp_path, [0], [1.0], only=["txt"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("epochs", 2, r"epochs is 1 there and 2 here\); use another --output"),
+        ("loss", "sigmoid", r"loss is 'auto' there and 'sigmoid' here"),
+    ],
+)
+def test_runs_of_other_settings_are_not_mixed(
+    study, base, monkeypatch, field, value, says
+):
+    """Not even of cells that are not to be run; and what is there stays."""
+    _, output, _ = study
+    monkeypatch.setattr(module, "assemble", lambda *_: pytest.fail("data were read"))
+
+    def other(method):
+        return base(method) | {field: value}
+
+    with pytest.raises(UserError, match=says) as error:
+        StudyRuns("small", other, output, [0, 1], [0.5, 1.0], only=["text"])
+    assert "\n" not in str(error.value)
+
+
+def test_a_shorter_search_is_no_other_setting(study, base, tmp_path, monkeypatch):
+    """Its runs have epochs of their own; the final ones are compared."""
+    some = StudyRuns("small", base, tmp_path, [0], [0.5, 1.0], 2, only=["text"])
+    some.run(lambda: None)
+    monkeypatch.setattr(module, "train", lambda *_: pytest.fail("trained again"))
+    again = StudyRuns("small", base, tmp_path, [0], [0.5, 1.0], 2, only=["text"])
+    again.run(lambda: None)
+    assert again.finished == some.finished
+
+
+def test_lines_count_the_cells_that_run(study, base, capsys):
+    _, output, _ = study
+    some = StudyRuns("small", base, output, [0, 1], [0.5, 1.0], only=["none", "proj"])
+    some.run(lambda: None)
+    lines = [x for x in capsys.readouterr().out.splitlines() if "R@1" in x]
+    assert [line.split(":")[0] for line in lines] == ["1/2 none", "2/2 proj"]
+    assert "learning rate" not in lines[0]
+    assert "seeds" not in lines[0]
+    assert "over 2 seeds, learning rate" in lines[1]
 
 
 def test_the_csv_and_the_page(study, tmp_path):
@@ -204,6 +249,8 @@ def test_the_csv_and_the_page(study, tmp_path):
         finished=ablation.finished,
         failed=ablation.failed,
         dataset="demo",
+        epochs=1,
+        searched=True,
     )
     page = (tmp_path / "index.html").read_text()
     assert "A &lt;small&gt; study" in page
@@ -211,6 +258,8 @@ def test_the_csv_and_the_page(study, tmp_path):
     assert "<td>4.0</td><td>5.0</td><td>6.0</td><td>7.0</td>" in page
     assert page.count("<svg") == 2
     assert "Not run yet: later." in page
+    text = " ".join(page.split())
+    assert "Each run had 1 epoch; each learning rate was chosen on the" in text
     assert "<b>broken</b>" in page
     assert "±" in page
     assert "src=" not in page
@@ -258,6 +307,8 @@ def test_an_interrupt_in_a_cell_is_no_failed_cell(monkeypatch):
         ("--rates=1,1.0", "names a number twice"),
         ("--rates=1,3,1.001", "1.0 and 1.001, which are less than 1% apart"),
         (f"--seeds={'9' * 5000}", "--seeds='999"),
+        ("--cells=", "'' has an empty name; write names like vop,vop_fc"),
+        ("--cells=vop,", "'vop,' has an empty name"),
     ],
 )
 def test_a_wrong_number_names_its_flag(flag, says, monkeypatch, capsys):

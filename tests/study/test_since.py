@@ -18,8 +18,9 @@ from vop_jax.study import grid as module
 from vop_jax.study import page as page_module
 from vop_jax.study.cells import STUDIES, Cell, Study
 from vop_jax.study.costs import count_work, time_by_turns
-from vop_jax.study.grid import StudyRuns, cell_config, next_rate
+from vop_jax.study.grid import StudyRuns, cell_config
 from vop_jax.study.page import write_csv, write_study_page
+from vop_jax.study.rates import next_rate
 from vop_jax.training.config import default_values
 
 SINCE = STUDIES["since_vop"]
@@ -211,6 +212,8 @@ def page(tmp_path_factory):
         finished=finished,
         failed={},
         dataset="demo",
+        epochs=24,
+        searched=False,
         costs=costs,
     )
     patch.undo()

@@ -25,8 +25,9 @@ from vop_jax.scoring.bootstrap import Ranking, bootstrap_intervals
 from vop_jax.scoring.evaluation import directions
 from vop_jax.scoring.metrics import retrieval_counts
 from vop_jax.scoring.similarity import Similarity
-from vop_jax.study.cells import RATES, Cell, Study, find_study
+from vop_jax.study.cells import Cell, Study, find_study
 from vop_jax.study.costs import Costs, costs_of
+from vop_jax.study.rates import next_rate, validation_score
 from vop_jax.training.config import ADDED_FIELDS, RunConfig, as_begun, check_config
 from vop_jax.training.loop import train
 from vop_jax.training.preflight import check_backbone
@@ -144,6 +145,7 @@ def _run_once(
         "seconds_per_epoch": seconds,
         "learning_rate": config.optimizer.learning_rate,
         "seed": config.seed,
+        "epochs": config.epochs,
     }
     folder.start(run.config.as_json())
     write_atomically(folder.results, json.dumps(results, indent=1))
@@ -161,35 +163,6 @@ def test_intervals(
     rankings = [Ranking(way.ranks, way.video) for way in found.values()]
     intervals = zip(found, bootstrap_intervals(rankings), strict=True)
     return {way: {k: list(ends) for k, ends in x.items()} for way, x in intervals}
-
-
-def validation_score(results: dict[str, Any]) -> float:
-    """The objective of the search: the mean of the recalls of both directions."""
-    metrics = results["validation"]
-    return float(
-        np.mean([metrics[way][f"R@{k}"] for way in ("t2v", "v2t") for k in (1, 5, 10)])
-    )
-
-
-def next_rate(scores: Mapping[float, float]) -> float | None:
-    """The rate beyond a range whose best one is at its end, as far as the last step.
-
-    Args:
-        scores: rate -> validation score, -inf if its run failed.
-
-    Returns:
-        None if a search cannot go on: the best rate is within the range, or it is one
-        rate alone, or no run succeeded, or the next would be out of `RATES`.
-    """
-    rates = sorted(scores)
-    best = max(scores, key=scores.__getitem__)
-    if len(rates) < 2 or scores[best] == -np.inf:
-        return None
-    ends = {rates[0]: rates[1], rates[-1]: rates[-2]}
-    if best not in ends:
-        return None
-    beyond = best * (best / ends[best])
-    return beyond if beyond in RATES else None
 
 
 class _NotRunError(Exception):
@@ -213,7 +186,8 @@ class StudyRuns:
             that are finished.
 
     Raises:
-        UserError: `only` names a cell that is not there, or no cell can be trained.
+        UserError: `only` names a cell that is not there, the folder holds runs of other
+            settings, or no cell can be trained.
     """
 
     def __init__(
@@ -231,18 +205,19 @@ class StudyRuns:
         self._base, self._output = base, output
         self._seeds, self._rates = seeds, rates
         self._search_epochs, self._widen = search_epochs, widen
-        # Rates and seeds are not compiled into a program, so each cell compiles once.
-        jax.config.update("jax_compilation_cache_dir", str((output / "xla").absolute()))
-        # Read the backbone and the data once, and score CLIP without tuning.
         first = cell_config(Cell("none", "zero_shot"), base, 1.0, seeds[0])
-        self._shared = assemble(first, RunFolder(output / "untuned"))
-        scores = Scores(self._shared)
-        layers = self._shared.backbone.size.vision.layers
-        self.cells = self.study.cells(layers)
+        self.epochs = first.epochs
+        self.cells = self.study.cells(first.backbone_size().vision.layers)
         named = {cell.name: cell for cell in self.cells}
         self._chosen = [pick(named, x, f"cell of {name}") for x in only] or self.cells
         # Whether a run that is not finished is run, or its cell left out.
         self._runs_new = True
+        self._check_earlier_runs()
+        # Rates and seeds are not compiled into a program, so each cell compiles once.
+        jax.config.update("jax_compilation_cache_dir", str((output / "xla").absolute()))
+        # Read the backbone and the data once, and score CLIP without tuning.
+        self._shared = assemble(first, self._folder("untuned"))
+        scores = Scores(self._shared)
         self._check_cells()
         scores.evaluate_untuned()
         # CLIP without tuning, by name of what it sees of a video.
@@ -270,6 +245,33 @@ class StudyRuns:
         if mistakes:
             raise mistakes[0]
 
+    @property
+    def searches(self) -> bool:
+        """Whether learning rates are chosen, or those of the methods taken."""
+        return len(self._rates) > 1
+
+    def _folder(self, *names: str) -> RunFolder:
+        return RunFolder(self._output.joinpath(*names), "--output")
+
+    def _check_earlier_runs(self) -> None:
+        """Checks, before anything runs, that all runs in the folder are of this study.
+
+        A table of runs with different settings would compare nothing; a run that was
+        refused one by one would leave a table without it.
+
+        Raises:
+            UserError: a run differs in more than its rate and seed.
+        """
+        for cell in self.cells:
+            found = sorted(self._output.glob(f"cells/{cell.name}/*/config.json"))
+            for folder in (self._folder(*x.parts[-4:-1]) for x in found):
+                free = ["seed", "optimizer.learning_rate"]
+                # A search may be shorter.
+                free += ["epochs"] if "_epochs" in folder.path.name else []
+                config = cell_config(cell, self._base, 1.0, self._seeds[0])
+                values = as_begun(config, folder).as_json()
+                folder.check(values, free, ADDED_FIELDS)
+
     def measure_costs(self) -> None:
         """Measures what the cells cost, if the study compares that.
 
@@ -288,7 +290,7 @@ class StudyRuns:
 
     def run(self, report: Callable[[], None]) -> None:
         """Runs every chosen cell; `report` is called after each."""
-        for place, cell in enumerate(self.cells, 1):
+        for cell in self.cells:
             started = time.perf_counter()
             self._runs_new = cell in self._chosen
             try:
@@ -303,7 +305,7 @@ class StudyRuns:
                 warn(f"{cell.name} failed: {self.failed[cell.name]}")
             else:
                 if self._runs_new:
-                    self._say(cell, place, time.perf_counter() - started)
+                    self._say(cell, time.perf_counter() - started)
             report()
 
     def _cell(self, cell: Cell) -> list[dict[str, Any]]:
@@ -338,7 +340,7 @@ class StudyRuns:
 
     def _score(self, cell: Cell, rate: float) -> float:
         """A rate's validation score; -inf if its run fails, as by a loss overflow."""
-        if len(self._rates) == 1:
+        if not self.searches:
             return 0.0
         try:
             seed, epochs = self._seeds[0], self._search_epochs
@@ -356,16 +358,18 @@ class StudyRuns:
         name = f"rate{config.optimizer.learning_rate:.3g}_seed{seed}"
         if epochs:
             name += f"_epochs{epochs}"
-        folder = RunFolder(self._output / "cells" / cell.name / name)
+        folder = self._folder("cells", cell.name, name)
         if not (self._runs_new or folder.results.exists()):
             raise _NotRunError
         return run_once(config, folder, self._shared)
 
-    def _say(self, cell: Cell, place: int, seconds: float) -> None:
+    def _say(self, cell: Cell, seconds: float) -> None:
         runs = self.finished[cell.name]
         recall = np.mean([x["t2v"]["R@1"] for x in runs])
+        seeds = f"over {len(runs)} seeds, " if len(runs) > 1 else ""
+        rate = f"learning rate {runs[0]['learning_rate']:.3g}, "
         say(
-            f"{place}/{len(self.cells)} {cell.name}: t2v R@1 {recall:.1f} over "
-            f"{len(runs)} seeds, learning rate {runs[0]['learning_rate']:.3g}, "
-            f"{seconds:.0f} s"
+            f"{self._chosen.index(cell) + 1}/{len(self._chosen)} {cell.name}: "
+            f"t2v R@1 {recall:.1f} {seeds}"
+            f"{rate if find_method(cell.method).trained else ''}{seconds:.0f} s"
         )

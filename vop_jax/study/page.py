@@ -49,6 +49,7 @@ def write_csv(
                 for key in (
                     "method",
                     "seed",
+                    "epochs",
                     "learning_rate",
                     "trainable_parameters",
                     "seconds_per_epoch",
@@ -59,6 +60,8 @@ def write_csv(
                 for key, ends in run.get("intervals", {}).get(way, {}).items():
                     low, high = (f"{way}_{key}_{end}" for end in ("low", "high"))
                     line |= dict(zip((low, high), ends, strict=True))
+            if not run["trainable_parameters"]:
+                line |= {"epochs": "", "learning_rate": ""}
             for order in ORDERS:
                 if order in run:
                     line[order] = both_ways(run[order])
@@ -273,6 +276,8 @@ def write_study_page(
     finished: Runs,
     failed: Mapping[str, str],
     dataset: str,
+    epochs: int,
+    searched: bool,
     costs: Mapping[str, Costs] | None = None,
 ) -> None:
     """Writes the page of all cells that are finished so far.
@@ -285,6 +290,8 @@ def write_study_page(
         finished: cell -> the results of its runs, one per seed.
         failed: cell -> the error.
         dataset: the data set of the runs.
+        epochs: of each run.
+        searched: whether learning rates were chosen, or those of the methods taken.
         costs: of the cells, if the study compares them.
     """
     columns, rows = _rows(study, cells, untuned, finished)
@@ -294,6 +301,8 @@ def write_study_page(
         "study.html",
         study=study,
         dataset=dataset,
+        epochs=epochs,
+        searched=searched,
         published=any(cell.published for cell in cells),
         intervals=any(x.endswith("95%") for x in columns),
         shared=", ".join(cell.name for cell in cells if cell.rate_of),

@@ -187,6 +187,7 @@ install() {
   stamp=$venv/installed-$(basename -- "$file")
   wanted=$(cat requirements*.txt "$file" | cksum)
   if [ -z "$need" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    make_importable
     return
   fi
   { [ -w . ] && { [ ! -e "$venv" ] || [ -w "$venv" ]; }; } ||
@@ -221,6 +222,17 @@ except OSError:
     echo "installed in $((SECONDS - started)) s" >&2
   fi
   exec 9>&-
+  make_importable
+}
+
+# Lets scripts in any folder import the project, from where it lies today.
+make_importable() {
+  local place
+  for place in "$venv"/lib/python*/site-packages; do
+    if [ "$(cat "$place/vop_jax.pth" 2>/dev/null)" != "$PWD" ] && [ -w "$place" ]; then
+      echo "$PWD" >"$place/vop_jax.pth"
+    fi
+  done
 }
 
 # The line of pip's output that says why it failed.

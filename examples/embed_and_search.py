@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import vop_jax
-
-SUFFIXES = {".mp4", ".webm", ".mkv", ".avi", ".mov"}
+from vop_jax.index.listing import SUFFIXES
 
 
 def main() -> None:

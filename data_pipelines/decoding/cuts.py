@@ -44,5 +44,5 @@ def check_cut(cut: str) -> None:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"--cut={cut} needs PySceneDetect ({reason}); run pip install "
-            "'vop-jax[shots]'"
+            "'scenedetect-headless>=0.7.2,<0.8'"
         ) from None

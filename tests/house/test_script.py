@@ -263,6 +263,19 @@ def test_an_environment_that_does_not_work_is_made_anew(home, damage, says):
     assert not run(home, "x", check=0).stderr
 
 
+def test_its_python_imports_the_project_from_where_it_lies(home):
+    write_stub(home.parent / "bin/python3.11")
+    run(home, "x", check=0)
+    packages = home / ".venv/lib/python3.11/site-packages"
+    packages.mkdir(parents=True)
+    run(home, "x", check=0)
+    assert (packages / "vop_jax.pth").read_text() == f"{home}\n"
+    moved = home.rename(home.parent / "moved")
+    run(moved, "x", check=0)
+    where = moved / ".venv/lib/python3.11/site-packages/vop_jax.pth"
+    assert where.read_text() == f"{moved}\n"
+
+
 def test_another_python_than_asked_for_is_replaced_when_it_is_asked_for(home):
     write_stub(home.parent / "bin/python3.11", prefix="/one")
     write_stub(home.parent / "bin/other", "3.12", prefix="/other")

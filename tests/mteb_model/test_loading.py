@@ -61,5 +61,5 @@ def test_without_mteb_one_line_says_what_to_install(model, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError) as refused:
         vop_jax.mteb_encoder(model)
-    assert "pip install 'vop-jax[mteb]'" in str(refused.value)
+    assert "pip install 'mteb>=2.26.24,<3'" in str(refused.value)
     assert "\n" not in str(refused.value)

@@ -89,7 +89,7 @@ def add_index_flags(index: argparse.ArgumentParser) -> None:
         "--cut",
         choices=list(CUTS),
         help="where moments begin: windows of equal length, or shots, which needs "
-        "pip install 'vop-jax[shots]' (default: as before, or windows)",
+        "scenedetect-headless (default: as before, or windows)",
     )
     index.add_argument(
         "--shard",

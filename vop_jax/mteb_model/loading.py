@@ -79,8 +79,7 @@ def mteb_encoder(
         from vop_jax.mteb_model.encoder import MtebEncoder
     except ImportError as error:
         raise UserError(
-            f"mteb cannot be imported ({error}); install it: pip install "
-            "'vop-jax[mteb]'"
+            f"mteb cannot be imported ({error}); run pip install 'mteb>=2.26.24,<3'"
         ) from None
     return MtebEncoder(model, name, license, chosen)
 

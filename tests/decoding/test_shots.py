@@ -297,7 +297,8 @@ def test_without_the_extra_it_says_how_to_install_it(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, ours, raising=False)
     monkeypatch.setitem(sys.modules, "scenedetect", None)
-    with pytest.raises(UserError, match=r"needs PySceneDetect .* install 'scenedetect-head.*'$"):
+    says = r"needs PySceneDetect .* install 'scenedetect-head.*'$"
+    with pytest.raises(UserError, match=says):
         cuts.check_cut("shots")
     with pytest.raises(UserError, match="needs PySceneDetect"):
         decode_moments(tmp_path / "a.mp4", 4, 2.0, SIZE, cut="shots")

@@ -100,7 +100,8 @@ def test_without_the_extra_nothing_is_made_and_nothing_changed(films, tmp_path):
         done = run(output, films, *flags, missing="scenedetect")
         assert done.returncode == 2
         assert done.stderr.startswith("error: --cut=shots needs PySceneDetect (")
-        assert done.stderr.endswith("; run pip install 'scenedetect-headless>=0.7.2,<0.8'\n")
+        advice = "run pip install 'scenedetect-headless>=0.7.2,<0.8'\n"
+        assert done.stderr.endswith(f"; {advice}")
         assert done.stderr.count("\n") == 1
     assert sorted(x.name for x in place.rglob("*")) == before
     assert not (tmp_path / "new").exists()

@@ -70,11 +70,17 @@ def test_it_is_converted_with_its_prompts(finished, tmp_path):
     convert(folder.path, tmp_path / "out", "huggingface")
     model, again = vop_jax.load(folder.path), vop_jax.load(tmp_path / "out")
     frames = frames_of(model)
-    np.testing.assert_array_equal(
-        model.encode_videos(frames), again.encode_videos(frames)
+    ours = safetensors.numpy.load_file(tmp_path / "out" / "tuned.safetensors").keys()
+    tuned = safetensors.numpy.load_file(folder.tuned).keys()
+    # LoRA's matrices are added to the weights, which rounds.
+    merged = {x for x in tuned if x.startswith("lora.")}
+    assert ours == tuned - merged
+    np.testing.assert_allclose(
+        model.encode_videos(frames),
+        again.encode_videos(frames),
+        rtol=0,
+        atol=1e-6 if merged else 0,
     )
-    ours = safetensors.numpy.load_file(tmp_path / "out" / "tuned.safetensors")
-    assert ours.keys() == safetensors.numpy.load_file(folder.tuned).keys()
     for target in ("openai", "modelscope"):
         with pytest.raises(UserError, match="huggingface"):
             convert(folder.path, tmp_path / target, target)

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import itertools
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ class MomentIndex:
         self.root, self.path, self.meta = Path(root), Path(root) / "index", {}
         self.moments, self.weak_below = list(moments), weak_below
         self.asked, self.problem, self.refused = [], None, []
+        self.opened = threading.Event()
 
     def counts(self):
         return Counts(len({x.video for x in self.moments}), len(self.moments), 1)
@@ -91,6 +93,9 @@ class MomentIndex:
     def file(self, video):
         self.video(video)
         return self.root / video
+
+    def open_tables(self):
+        self.opened.set()
 
     def thumbnail(self, moment):
         ids = {f"m{i}": x for i, x in enumerate(self.moments)}

@@ -59,7 +59,10 @@ def test_one_that_takes_too_long_keeps_its_place_until_it_ends(tmp_path, monkeyp
     search = index.search
     index.search = lambda *args, **named: may_end.wait(20) and search(*args, **named)
     with serving(index, tmp_path / "cache") as server:
-        assert ask(server, "/?q=red")[0] == 503
+        status, _, content = ask(server, "/api/search?q=red")
+        assert status == 503
+        says = "the answer takes more than 0.2 seconds; try again"
+        assert json.loads(content) == {"error": says}
         began = time.monotonic()
         assert ask(server, "/?q=red")[0] == 503
         assert time.monotonic() - began < 5
@@ -68,6 +71,12 @@ def test_one_that_takes_too_long_keeps_its_place_until_it_ends(tmp_path, monkeyp
         until = time.monotonic() + 10
         while ask(server, "/?q=red")[0] != 200:
             assert time.monotonic() < until
+
+
+def test_the_tables_are_opened_before_a_picture_is_asked_for(tmp_path):
+    index = MomentIndex(tmp_path, [])
+    with serving(index, tmp_path / "cache"):
+        assert index.opened.wait(10)
 
 
 def test_a_closed_pool_is_busy():

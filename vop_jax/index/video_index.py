@@ -369,11 +369,14 @@ class VideoIndex:
             None if the index has no such moment, or its picture is damaged.
         """
         view = self._source.view(table=True)
-        found = view.moment_named(moment)
-        if found is None:
+        if (found := view.moment_named(moment)) is None:
             return None
         with reading(self.path):
             return view.thumbnail(found)
+
+    def open_tables(self) -> None:
+        """Opens what thumbnails are read from, which takes seconds the first time."""
+        self._source.view(table=True)
 
     def counts(self) -> Counts:
         """How much the index holds."""

@@ -183,7 +183,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(BusyError)
     async def busy(request: Request, error: BusyError) -> Response:
-        text = "too many requests at once; try again"
+        text = f"{error}; try again"
         return says(request, 503, text, {"Retry-After": _RETRY})
 
     @app.exception_handler(UserError)

@@ -71,6 +71,8 @@ class Service:
         self.as_json, self.previews = as_json, previews
         self.searches, self.reads = Slots(*_SEARCHES), Slots(*_READS)
         self.clips = Slots(*_CLIPS)
+        # The first picture would wait for it, and so would those beside it.
+        self.reads.begin(index.open_tables)
         self._making: dict[tuple, asyncio.Task[Clip]] = {}
         self.examples = [
             (text, address("/", q=text))

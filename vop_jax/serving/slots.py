@@ -12,6 +12,9 @@ T = TypeVar("T")
 class BusyError(Exception):
     """There is no place for a task, or it takes too long."""
 
+    def __init__(self, why: str = "too many requests at once"):
+        super().__init__(why)
+
 
 class Slots:
     """Runs functions in threads of its own.
@@ -52,7 +55,12 @@ class Slots:
             if future.done() and not future.cancelled():
                 return future.result()
             future.cancel()
-            raise BusyError from None
+            why = f"the answer takes more than {self._seconds:g} seconds"
+            raise BusyError(why) from None
+
+    def begin(self, function: Callable[[], Any]) -> None:
+        """Runs a function that nobody waits for, beside the others."""
+        self._pool.submit(function)
 
     def _release(self, future: Future | None) -> None:
         with self._lock:

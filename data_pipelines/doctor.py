@@ -8,7 +8,6 @@ well, as `data_pipelines.prepare` does. Nothing is written. The exit status is 0
 files are missing: the command reports and you decide.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from data_pipelines.catalog.table import DATASETS
 from data_pipelines.console.arguments import Parser, local_path
 from data_pipelines.console.errors import command
 from data_pipelines.console.ranges import Range, number
-from data_pipelines.console.terminal import quiet_libraries, say, table
+from data_pipelines.console.terminal import quiet_libraries, say, say_json, table
 from data_pipelines.preparing.limits import FRAMES, add_limits
 
 # How many ids of each kind and split are printed.
@@ -112,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ignore_pixel_aspect=flags.ignore_pixel_aspect,
     )
     if flags.json:
-        say(json.dumps(findings, indent=1))
+        say_json(findings)
     else:
         show(findings)
 

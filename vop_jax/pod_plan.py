@@ -9,13 +9,12 @@ weights are read. `--search` also searches for the largest batch that fits, whic
 several more compilations.
 """
 
-import json
 import os
 
 from absl import flags
 
 from data_pipelines.console.errors import UserError
-from data_pipelines.console.terminal import say
+from data_pipelines.console.terminal import say_json
 from vop_jax.training.command_line import run_command
 
 
@@ -57,7 +56,7 @@ def run_pod_plan(given: flags.FlagValues) -> None:
         evaluation=given.evaluation,
     )
     if given.json:
-        say(json.dumps(report, indent=1))
+        say_json(report)
     else:
         show(report)
 

@@ -26,9 +26,8 @@ from data_pipelines.console.arguments import Parser, local_path, place
 from data_pipelines.console.counted import counted
 from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.interrupts import ending_of
-from data_pipelines.console.printable import printable
 from data_pipelines.console.ranges import Range, number
-from data_pipelines.console.terminal import say, table, warn
+from data_pipelines.console.terminal import say, say_json, table, warn
 from vop_jax.index.flags import HITS, add_index_flags, add_query_flags, index_place
 from vop_jax.runtime.files import write_output
 from vop_jax.runtime.startup import start_up
@@ -141,7 +140,7 @@ def _print_summary(summary: "Summary", report: Path | None) -> None:
         listed = getattr(summary, name)
         printed = listed[:_PRINTED]
         if printed:
-            rows = [(printable(file.path), file.status) for file in printed]
+            rows = [(file.path, file.status) for file in printed]
             title = "partly readable" if name == "partly" else name
             table(title, ("file", "status"), rows)
         left = len(listed) - len(printed)
@@ -167,7 +166,7 @@ def _query(flags: argparse.Namespace) -> int:
         # As the page says it: such a query is answered, but not as it was meant.
         for remark in dict.fromkeys(map(model.tokenizer.remark, flags.queries)):
             if remark:
-                warn(printable(remark))
+                warn(remark)
         found = index.search(
             model, queries, top=flags.top, per_video=flags.per_video, filters=filters
         )
@@ -177,7 +176,7 @@ def _query(flags: argparse.Namespace) -> int:
 
             write_output(flags.html, search_page(index, found))
         if flags.json:
-            say(json.dumps(as_json(index, found), indent=1))
+            say_json(as_json(index, found))
         else:
             _print_hits(found)
             if flags.html:
@@ -234,7 +233,7 @@ def as_json(index: "VideoIndex", found: "Found") -> dict[str, Any]:
 
 def _print_hits(found: "Found") -> None:
     for answer in found.answers:
-        say(printable(answer.query))
+        say(answer.query)
         if answer.hits and all(hit.weak for hit in answer.hits):
             say("nothing stands out: unrelated sentences are answered as well")
         if not answer.hits:
@@ -254,7 +253,7 @@ def _print_hits(found: "Found") -> None:
             remark = f"  ({', '.join(remarks)})" if remarks else ""
             say(
                 f"{hit.rank:>4}  {hit.similarity:>10.3f}  {seconds:>13}  "
-                f"{printable(hit.video)}{remark}"
+                f"{hit.video}{remark}"
             )
         say("")
     for line in found.refused:

@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-import unicodedata
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,9 @@ from data_pipelines.files.json_files import (
 
 # Longest id or path in bytes, and longest caption in characters.
 _LONGEST_ID = 1_000
-_LONGEST_CAPTION = 100_000
+LONGEST_CAPTION = 100_000
+# Control characters of Unicode, and the halves of pairs.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Video(NamedTuple):
@@ -87,10 +89,10 @@ class Annotations:
             given = captions.get(video_id, ())
             said = tuple(x.strip() for x in given if x.strip())
             self.empty_captions[name] += len(given) - len(said)
-            if max(map(len, said), default=0) > _LONGEST_CAPTION:
+            if max(map(len, said), default=0) > LONGEST_CAPTION:
                 raise UserError(
                     f"the {name} split: {shown(video_id, repr)} has a caption of more "
-                    f"than {_LONGEST_CAPTION:,} characters; is it one?"
+                    f"than {LONGEST_CAPTION:,} characters; is it one?"
                 )
             if said:
                 named = files[video_id] if files else (video_id,)
@@ -109,19 +111,36 @@ class Annotations:
         return path
 
 
+class Wrong(NamedTuple):
+    """What is wrong with a name, without the name, and what to do."""
+
+    what: str
+    advice: str
+
+
+def wrong_id(video_id: str) -> Wrong | None:
+    """Why an id cannot be printed, stored or used as a file name; None if it can."""
+    # A JSON file may hold halves of surrogate pairs.
+    size = len(video_id.encode(errors="surrogatepass"))
+    if not 1 <= size <= _LONGEST_ID:
+        length = "too long" if size else "empty"
+        advice = f"a name has 1 to {_LONGEST_ID} bytes"
+        return Wrong(f"the name of a video is {length}", advice)
+    if _CONTROL.search(video_id):
+        return Wrong(
+            "the name of a video holds control characters",
+            "use one without line ends and the like",
+        )
+    return None
+
+
 def check_id(video_id: str, where: str) -> None:
     """Checks that an id can be printed, stored and used as a file name.
 
     Raises:
         UserError: it is empty, too long, or holds a control character.
     """
-    if not video_id or len(video_id.encode()) > _LONGEST_ID:
+    if wrong := wrong_id(video_id):
         raise UserError(
-            f"{where}: a video is called {shown(video_id, repr)}; a name has 1 to "
-            f"{_LONGEST_ID} bytes"
-        )
-    if any(unicodedata.category(x) == "Cc" for x in video_id):
-        raise UserError(
-            f"{where}: a video is called {shown(video_id, repr)}; a name holds no "
-            "control characters"
+            f"{where}: {wrong.what}: {shown(video_id, repr)}; {wrong.advice}"
         )

@@ -7,6 +7,7 @@ Results go to standard output, progress to standard error. Only process 0 prints
 
 import contextlib
 import io
+import json
 import logging
 import os
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines.console.errors import UserError, on_one_line
+from data_pipelines.console.printable import printable
 from data_pipelines.console.surroundings import discard
 
 if TYPE_CHECKING:
@@ -49,7 +51,23 @@ def quiet_libraries() -> None:
 
 
 def say(text: str) -> None:
-    """Prints one line to standard output."""
+    """Prints one line to standard output, whatever the text holds.
+
+    Line ends and the codes that control a terminal are escaped, as file names and
+    captions may hold them. A word of a command to copy is written by
+    `printable.shell_word`, which leaves nothing to escape.
+    """
+    _print(printable(text))
+
+
+def say_json(value: Any) -> None:
+    """Prints a JSON value over several lines to standard output."""
+    # JSON leaves one control character as it is.
+    _print(json.dumps(value, indent=1).replace("\x7f", "\\u007f"))
+
+
+def _print(text: str) -> None:
+    """Prints text that holds nothing but what this project put there."""
     if not _is_main:
         return
     try:
@@ -80,19 +98,21 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     from rich.text import Text
 
     # `Text`, because rich interprets square brackets in a plain string as markup.
-    drawn = Table(title=Text(title), title_justify="left", title_style="bold", box=None)
+    drawn = Table(
+        title=Text(printable(title)), title_justify="left", title_style="bold", box=None
+    )
     for i, column in enumerate(columns):
         justify = "right" if i else "left"
-        drawn.add_column(Text(str(column)), justify=justify, no_wrap=True)
+        drawn.add_column(Text(printable(str(column))), justify=justify, no_wrap=True)
     for row in rows:
-        drawn.add_row(*(Text(str(cell)) for cell in row))
+        drawn.add_row(*(Text(printable(str(cell))) for cell in row))
     # Rendered to a buffer and printed at once, so that a progress line moves below it.
     buffer = io.StringIO()
     # NO_COLOR also turns off bold: no control characters at all.
     styled = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     console = Console(file=buffer, width=_TABLE_WIDTH, force_terminal=styled)
     console.print(drawn)
-    say(buffer.getvalue().rstrip("\n"))
+    _print(buffer.getvalue().rstrip("\n"))
 
 
 def _clock(seconds: float) -> str:
@@ -110,7 +130,7 @@ class Bar:
     """The progress of a running task; `advance` updates it."""
 
     def __init__(self, name: str, total: int, unit: str):
-        self._name, self._total, self._unit = name, total, unit
+        self._name, self._total, self._unit = printable(name), total, unit
         self._done, self._since = 0.0, time.monotonic()
         self._printed = self._since
         self._fields: dict[str, Any] = {}
@@ -118,7 +138,7 @@ class Bar:
         if _is_main and sys.stderr.isatty():
             from data_pipelines.console import live_progress
 
-            self._live = live_progress.LiveProgress(name, total, unit)
+            self._live = live_progress.LiveProgress(self._name, total, unit)
 
     def advance(self, count: float = 1, **fields: Any) -> None:
         """Adds finished units; fields such as `loss="1.2"` are shown beside them."""
@@ -137,7 +157,8 @@ class Bar:
             self._line()
 
     def _shown(self) -> str:
-        return " ".join(f"{name} {value}" for name, value in self._fields.items())
+        shown = (f"{name} {value}" for name, value in self._fields.items())
+        return printable(" ".join(shown))
 
     def _line(self) -> None:
         self._printed = now = time.monotonic()

@@ -1,8 +1,9 @@
 """Finds the videos of a folder by their stems (file names without suffixes)."""
 
 import os
+import stat
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, cast
 
@@ -71,11 +72,14 @@ class VideoFiles:
 
     def find(self, stems: Sequence[str]) -> Path | None:
         """The file of the first of these stems that has one; None if none has."""
+        path = next(self.named(stems), None)
+        return None if path is None else self.root / path
+
+    def named(self, stems: Iterable[str]) -> Iterator[str]:
+        """Yields all files of these stems, relative to the folder, best match first."""
         for stem in stems:
-            paths = self._by_stem.get(unicodedata.normalize("NFC", stem))
-            if paths:
-                return self.root / paths[0][1]
-        return None
+            for _, path in self._by_stem.get(unicodedata.normalize("NFC", stem), ()):
+                yield path
 
     def paths(self) -> list[str]:
         """All files that may be videos, relative to the folder, sorted."""
@@ -89,10 +93,10 @@ class VideoFiles:
             return file if str(PurePosixPath(path)) in self._listed else None
         try:
             # A pipe, for example, exists as well and is later reported as unreadable.
-            return file if file.exists() and not file.is_dir() else None
+            return None if stat.S_ISDIR(os.stat(file).st_mode) else file
         except PermissionError:
             return file
-        # No file can have such a name.
+        # None is there, or can have such a name.
         except (OSError, ValueError):
             return None
 

@@ -13,7 +13,7 @@ import functools
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,6 +109,7 @@ def prepare_by_parts(
     workers: int | None,
     seconds: float,
     run: Run,
+    origin: Mapping[str, str],
 ) -> None:
     """Prepares a data set by parts.
 
@@ -124,6 +125,7 @@ def prepare_by_parts(
         workers: decoding processes for each part in progress; None for one per core.
         seconds: time limit per file.
         run: makes the parts and the shards.
+        origin: what the provenance says of the videos besides.
 
     Raises:
         UserError: as of `decode_all.finish`, or a store cannot be used.
@@ -151,6 +153,7 @@ def prepare_by_parts(
     kept = with_frames(records, outcomes.failed, files.root)
     report = report_of(records, outcomes.failed, lambda x: outcomes.notes[x])
     provenance = provenance_of_kept(dataset, made, found.files, records, kept)
+    provenance |= origin
     written = _join(dataset, store, places.target, outcomes.parts, run)
     finished = Finished(kept, Path(), num_frames, image_size, report, provenance)
     _describe(dataset, finished, written, places.target)

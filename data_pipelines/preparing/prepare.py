@@ -66,6 +66,7 @@ def prepare(
     seconds: float = 120.0,
     max_megabytes: int = 4096,
     ignore_pixel_aspect: bool = False,
+    films: str = "",
     runner: str | None = None,
     runner_flags: Sequence[str] = (),
 ) -> "Path | epath.Path":
@@ -93,6 +94,8 @@ def prepare(
         max_megabytes: size limit per file.
         ignore_pixel_aspect: whether non-square pixels count as square, as in loaders
             that do not stretch them.
+        films: recognises the content of the videos, and is kept in the provenance, so
+            that shards of other ones are refused; empty if it is not known.
         runner: Apache Beam runner that decodes and writes shards.
         runner_flags: Beam's own flags.
 
@@ -124,6 +127,7 @@ def prepare(
                 _check_same_pixel_aspect(path, there, ignore_pixel_aspect)
                 if annotations is not None and not row.rendered:
                     _check_same_annotations(dataset, path, there, annotations)
+                _check_same_films(path, there, films)
             return path
         # Report what is missing before any work.
         if videos is None or annotations is None:
@@ -134,6 +138,7 @@ def prepare(
             _check_writable(path)
         run = run_on(runner, runner_flags) if runner else run_here
         limits = Limits(allow_missing_test, max_megabytes << 20, ignore_pixel_aspect)
+        origin = {"films": films} if films else {}
         sizes: dict[str, Any] = {
             "num_frames": num_frames,
             "image_size": image_size,
@@ -145,6 +150,8 @@ def prepare(
             stack.enter_context(_alone(partial, wait=row.rendered))
             # Another process may have prepared it while this one waited.
             if is_prepared(path):
+                with readable(path) as there:
+                    _check_same_films(path, there, films)
                 return path
         if row.rendered:
             # Preparations with another F or image size render the same videos.
@@ -162,6 +169,7 @@ def prepare(
                     workers=workers or (1 if runner else None),
                     seconds=seconds,
                     run=run,
+                    origin=origin,
                     **sizes,
                 )
         else:
@@ -174,6 +182,7 @@ def prepare(
                     run_jobs=Workers(workers, seconds).run,
                     **sizes,
                 )
+            finished.provenance.update(origin)
             whole = _write_here(row, finished, Path(partial))
         if remote:
             work = Store(partial)
@@ -288,6 +297,14 @@ def _check_same_annotations(
         raise UserError(
             f"{path} was prepared from other annotation files; remove it, or use "
             "another --output"
+        )
+
+
+def _check_same_films(path: "Path | epath.Path", there: Path, films: str) -> None:
+    """Refuses existing shards that were prepared from other videos, or nobody knows."""
+    if films and read_provenance(there).get("films") != films:
+        raise UserError(
+            f"{path} was prepared from other videos; remove it, or use another --output"
         )
 
 

@@ -59,6 +59,7 @@ class Provenance(TypedDict, total=False):
     pixel_aspect: _Word
     libraries: dict[str, _Word]
     annotations: dict[str, _Word]
+    films: _Word
     splits: dict[str, MadeSplit]
 
 

@@ -1,5 +1,6 @@
 """What is printed, where, and by whom."""
 
+import json
 import os
 import pty
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.console import terminal
+from data_pipelines.console.printable import shell_word
 
 ROOT = Path(__file__).parents[2]
 
@@ -203,3 +205,44 @@ def test_quieting_leaves_what_the_user_has_set(monkeypatch):
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
     terminal.quiet_libraries()
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
+
+
+ODD = "a\x1b[2J\r\nb\x9b1m"
+
+
+def test_text_of_any_content_is_said_on_one_line(capsys):
+    terminal.say(ODD)
+    assert capsys.readouterr().out == r"a\x1b[2J\r\nb\x9b1m" + "\n"
+
+
+def test_a_table_and_a_progress_line_hold_no_codes_of_their_content(capsys, clock):
+    terminal.table(ODD, ["", ODD], [["x", ODD]])
+    with terminal.progress(ODD, total=1, unit="videos") as bar:
+        bar.advance(1, file=ODD)
+        clock.now += 1
+    out, err = capsys.readouterr()
+    lines = (out + err).splitlines()
+    assert len(lines) == 4
+    assert all(line.isprintable() and r"\x1b[2J" in line for line in lines)
+
+
+def test_json_is_printed_as_it_is_but_for_codes(capsys):
+    value = {"a": [ODD, "\x7f"]}
+    terminal.say_json(value)
+    out = capsys.readouterr().out
+    assert json.loads(out) == value
+    assert out.startswith('{\n "a"')
+    assert all(line.isprintable() for line in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a b", "it's", ODD, "\\x07'7\x077", "\xa0x", "\udcff1", "!$HOME `x`\t", "-x\n"],
+)
+def test_a_shell_reads_the_word_as_it_was(text):
+    word = shell_word(text)
+    assert word.isprintable()
+    run = subprocess.run(
+        ["bash", "-c", f"printf %s {word}"], capture_output=True, check=True
+    )
+    assert run.stdout == os.fsencode(text)

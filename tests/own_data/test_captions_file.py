@@ -1,5 +1,6 @@
 """Tables of captions as spreadsheets save them, and mistakes in them by row."""
 
+import codecs
 import csv
 
 import pytest
@@ -65,6 +66,15 @@ def test_rows_of_another_length_are_mistakes_of_their_own(tmp_path):
     ]
 
 
+TEXT = "\nvideo,caption\na.mp4,a dog\n"
+ODD = [
+    *(TEXT.encode(codec) for codec in ("utf-32", "utf-32-le", "utf-32-be")),
+    codecs.BOM_UTF32_BE + TEXT.encode("utf-32-be"),
+    codecs.BOM_UTF8 * 2 + TEXT.strip().encode(),
+    codecs.BOM_UTF16_LE * 2 + TEXT.strip().encode("utf-16-le"),
+]
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -82,6 +92,10 @@ def test_rows_of_another_length_are_mistakes_of_their_own(tmp_path):
         (b"x" * 140_000, "row 1: field larger than field limit (131072); look for"),
         (b"video,caption\na," + b"x" * 140_000, "or for a field that is too long"),
         (b"PK\x03\x04 and more", "is a workbook"),
+        *(
+            (content, "its encoding is not understood; save it again")
+            for content in ODD
+        ),
     ],
 )
 def test_what_is_no_table_of_captions_is_one_line(tmp_path, content, says):

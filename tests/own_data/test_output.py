@@ -2,21 +2,21 @@
 
 import csv
 import json
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
 from data_pipelines.console.errors import UserError
-from data_pipelines.preparing.prepare import prepared_path
+from data_pipelines.console.terminal import say
 from vop_jax.own_data import steps
 from vop_jax.own_data.known import Known
+from vop_jax.own_data.outcome import check_results, next_steps
 from vop_jax.own_data.pairs import Pairs
 from vop_jax.own_data.steps import Asked, train_on_own
 from vop_jax.runtime.run_folder import RunFolder
+from vop_jax.search import _parse
 from vop_jax.training.config import check_config, default_values
-from vop_jax.weights.config_file import load_size
-from vop_jax.weights.frame_recipes import resizing_of
-from vop_jax.weights.locate import EMBEDDED
 
 KNOWN: Known = {"files": {}, "captions": {}, "split_of": {}}
 
@@ -102,32 +102,108 @@ def test_a_run_of_other_frames_is_refused_at_once(own, unopened):
     config = check_config(default_values("vop", "custom", "demo"))
     begun = config.with_dtype("float32").as_json()
     (output / "config.json").write_text(json.dumps(begun))
-    known = json.dumps(KNOWN | {"captions": {f"{i}.mp4": [] for i in range(6)}})
+    names = [f"{i}.mp4" for i in range(6)]
+    file = {"size": 0, "mtime_ns": 0, "content": "", "unreadable": ""}
+    captions, files = {x: [] for x in names}, dict.fromkeys(names, file)
+    known = json.dumps(KNOWN | {"captions": captions, "files": files})
     (output / "own_data.json").write_text(known)
     with pytest.raises(UserError, match="num_frames is 12 there and 2 here"):
         train(own, output, num_frames=2)
     assert {x.name for x in output.iterdir()} == {"config.json", "own_data.json"}
 
 
-def test_the_same_captions_keep_their_shards(tmp_path, monkeypatch):
-    """Also those with the line ends of Windows, which reading as text would change."""
-    values = default_values("vop", "custom", "demo")
-    config = check_config(values | {"data_dir": str(tmp_path / "data")})
-    size = load_size(EMBEDDED["demo"])
-    frames = config.num_frames, size.image_size, resizing_of(size)
-    shards = Path(prepared_path("custom", config.data_dir, *frames))
-    shards.mkdir(parents=True)
-    monkeypatch.setattr(steps, "prepare", lambda *_, **__: None)
-    monkeypatch.setattr(steps, "report_lines", lambda _: [])
-    asked = Asked(tmp_path, tmp_path / "x.csv", tmp_path, False, frozenset())
+LEFT = (
+    *("results.json", "tuned.safetensors", "metrics.jsonl", "report/index.html"),
+    *("checkpoints/3/state", "tensorboard/events"),
+)
 
-    def keeps(caption):
-        pairs = Pairs({"a.mp4": [caption]}, {"a.mp4": [2]}, {"a.mp4": "train"})
-        steps._prepare(asked, RunFolder(tmp_path), config, size, pairs, KNOWN)
-        kept = shards.exists()
-        shards.mkdir(parents=True, exist_ok=True)
-        return kept
 
-    assert not keeps("two\r\nlines")
-    assert keeps("two\r\nlines")
-    assert not keeps("two\nlines")
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("name", LEFT)
+def test_files_of_a_run_without_its_configuration_are_in_the_way(
+    own, unopened, name, known
+):
+    path = own / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    if known:
+        (own / "out/own_data.json").write_text(json.dumps(KNOWN))
+    before = contents(own)
+    with pytest.raises(UserError, match=r"is in the way, .*; use another --output"):
+        train(own, own / "out")
+    assert contents(own) == before
+
+
+def test_a_clip_s_folder_is_not_a_run(own, unopened):
+    (own / "out").mkdir()
+    (own / "out/config.json").write_text('{"vision_config": {}}')
+    (own / "out/own_data.json").write_text(json.dumps(KNOWN))
+    with pytest.raises(UserError, match="not made from a file of captions"):
+        train(own, own / "out")
+
+
+METRICS = {"R@1": 1.0, "R@5": 2.0, "MdR": 3.0}
+ENDS = {name: [0.0, 4.0] for name in METRICS}
+RESULTS = {
+    **{"method": "vop", "queries": 4, "videos": 2, "compared_with": {}},
+    **dict.fromkeys(("t2v", "v2t"), METRICS),
+    "intervals": dict.fromkeys(("t2v", "v2t"), ENDS),
+}
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("nothing", "is not JSON"),
+        ("{}", "results.json"),
+        (json.dumps(RESULTS | {"t2v": {}}), "t2v"),
+        (json.dumps(RESULTS | {"against_untuned": 3}), "against_untuned"),
+        (json.dumps(RESULTS | {"method": "vop_p"}), "of the method vop_p, and the run"),
+    ],
+)
+def test_results_that_cannot_be_the_run_s_are_refused(own, unopened, written, says):
+    output = own / "out"
+    output.mkdir()
+    (output / "config.json").write_text('{"method": "vop"}')
+    (output / "own_data.json").write_text(json.dumps(KNOWN))
+    (output / "results.json").write_text(written)
+    before = contents(own)
+    with pytest.raises(UserError, match="remove it, and the same command") as error:
+        train(own, output)
+    assert says in str(error.value)
+    assert contents(own) == before
+    (output / "results.json").write_text(json.dumps(RESULTS))
+    check_results(RunFolder(output))
+
+
+def test_known_videos_and_captions_that_do_not_agree_are_refused(own, unopened):
+    (own / "out").mkdir()
+    known = json.dumps(KNOWN | {"captions": {"0.mp4": ["film 0"]}})
+    (own / "out/own_data.json").write_text(known)
+    with pytest.raises(UserError, match="not of the same videos; use another"):
+        train(own, own / "out")
+
+
+@pytest.mark.parametrize(
+    "caption", ["a\x1b[2Jdog\r\nran", "-dogs run", "it's \x9b1m", "a dog " * 99]
+)
+def test_the_next_steps_can_be_copied_whatever_the_caption_is(
+    tmp_path, caption, capsys, monkeypatch
+):
+    pairs = Pairs({"0.mp4": [caption]}, {"0.mp4": [2]}, {})
+    odd = tmp_path / "a\x1b[31m run"
+    for line in next_steps(odd, odd, pairs):
+        say(line)
+    printed = capsys.readouterr().out
+    assert all(x.isprintable() for x in printed.splitlines())
+    (line,) = [x for x in printed.splitlines() if "search query" in x]
+    assert len(line) < 500
+    # As the shell takes it apart.
+    parts = ["bash", "-c", f"printf '%s\\0' {line.strip()}"]
+    words = subprocess.run(parts, capture_output=True, check=True).stdout
+    _, _, *given, last = words.decode().split("\0")
+    assert not last
+    monkeypatch.setattr(sys, "argv", given)
+    flags = _parse()
+    assert str(flags.index) == f"{odd}/videos.index"
+    assert " ".join(caption.split()).startswith(flags.queries[0])

@@ -1,6 +1,8 @@
 """Rows of captions held against the folder: mistakes, splits, what is written."""
 
 import csv
+import time
+import unicodedata
 
 import pytest
 
@@ -8,9 +10,9 @@ from data_pipelines.console.errors import UserError
 from data_pipelines.datasets.custom.annotations import read
 from data_pipelines.decoding.video_files import VideoFiles
 from vop_jax.own_data.captions_file import read_captions
-from vop_jax.own_data.known import changes, looked_at
+from vop_jax.own_data.known import changes, looked_at, unreadable_lines
 from vop_jax.own_data.mistakes import Mistake, lines_of, some
-from vop_jax.own_data.pairs import as_csv, pairs_of, tell_unused, with_splits
+from vop_jax.own_data.pairs import Pairs, as_csv, pairs_of, tell_unused, with_splits
 
 
 @pytest.fixture
@@ -51,8 +53,14 @@ WRONG = [
     ("first/0", "a dog", "(is it first/0.mp4?)"),
     ("films\\0.mov", "a dog", "(is it first/0.mp4?)"),
     ("", "a dog", "the video is empty; name a file"),
-    ("../0.mp4", "a dog", "not a path inside the folder of videos; name it relative"),
+    ("../0.mp4", "a dog", "the folder of videos: '../0.mp4'; name it relative to"),
     ("/0.mp4", "a dog", "not a path inside the folder of videos"),
+    ("first", "a dog", "a folder, not a video: first; name its files"),
+    ("x" * 300, "a dog", "of more than 255 bytes, which no file is called: 'xxx"),
+    ("x" * 300, "a dog", "'...; use the name of its file"),
+    ("x" * 2000, "a dog", "'...; a name has 1 to 1000 bytes"),
+    ("a\x07b.mp4", "a dog", r"holds control characters: 'a\x07b.mp4'; use one"),
+    ("first/0.mp4", "a" * 100_001, "has more than 100,000 characters; shorten it"),
 ]
 
 
@@ -77,6 +85,75 @@ def test_mistakes_of_several_kinds_are_all_listed_before_the_end(folder, capsys)
     assert len(listed) == 2
     assert "rows 2 and 28: the caption is empty" in listed[0]
     assert "row 3: no such file" in listed[1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../{}.mp4", "/{}", "{}" + "x" * 300, "{}" + "x" * 2000, "a\x01{}", "{}.mp4"],
+)
+def test_many_wrong_names_of_a_kind_are_one_line(folder, name):
+    rows = [(name.format(f"no{i}"), "a dog") for i in range(30)]
+    with pytest.raises(UserError, match=r"rows 2, 3, 4, 5, 6 and 25 more: .*: .*no0"):
+        pairs(folder, rows)
+
+
+def test_the_videos_that_cannot_be_read_are_a_line_for_each_reason(folder):
+    files = VideoFiles(folder / "videos")
+    reasons = {
+        name: f"{files.root / name} cannot be decoded ({why}: {files.root / name})"
+        for name, why in zip(names(4), "abbb", strict=True)
+    }
+    lines = unreadable_lines(reasons, pairs(folder, good()).rows, files)
+    assert lines == [
+        "rows 2 and 3: first/0.mp4 cannot be read (it cannot be decoded (a: it))",
+        "rows 4, 5, 6, 7, 8 and 1 more: first/1.mp4, first/2.mp4 and first/3.mp4 "
+        "cannot be read (it cannot be decoded (b: it))",
+    ]
+
+
+def test_only_another_video_that_is_there_is_suggested(folder):
+    videos = folder / "videos"
+    (videos / "loop.mp4").symlink_to("loop.mp4")
+    (videos / "gone.mp4").symlink_to("nowhere")
+    for name in ("up/x.safetensors", "up/gone.webm"):
+        (videos / name).parent.mkdir(exist_ok=True)
+        (videos / name).write_bytes(b"x")
+
+    def said(name):
+        with pytest.raises(UserError) as error:
+            pairs(folder, [(name, "a dog")])
+        return str(error.value)
+
+    assert "a link that leads nowhere: loop.mp4; correct the links" in said("loop.mp4")
+    assert "no such file" in said("x.mp4")
+    for name in ("loop.mp4", "x.mp4", "other/loop.mp4"):
+        assert "is it" not in said(name)
+    assert "other/gone.mp4 (is it up/gone.webm?)" in said("other/gone.mp4")
+
+
+def test_accents_are_found_however_they_are_written(folder):
+    """MacOS composes the letters of file names in another way than a spreadsheet."""
+    apart, composed = (unicodedata.normalize(x, "Käse.mp4") for x in ("NFD", "NFC"))
+    (folder / "videos" / apart).write_bytes(b"x")
+    found = pairs(folder, [*good(), (composed, "cheese"), (apart, "more")])
+    assert found.captions[apart] == ["cheese", "more"]
+
+
+def test_many_captions_and_many_videos_take_time_in_proportion(folder):
+    """A second or so, and minutes if each were held against all the others."""
+    began = time.process_time()
+    found = pairs(folder, [("first/0.mp4", f"cap {i}") for i in range(30_000)])
+    assert len(found.captions["first/0.mp4"]) == 30_000
+    many = Pairs({f"{i}.mp4": ["a"] for i in range(20_000)}, {}, {})
+    left = many.without([f"{i}.mp4" for i in range(10_000)])
+    assert len(left.captions) == 10_000
+    assert time.process_time() - began < 6
+
+
+def test_a_look_at_many_names_shows_how_far_it_is(folder, capsys):
+    rows = [*good(), *((f"no{i}.mp4", "a dog") for i in range(1_000))]
+    pairs(folder, rows, leave_out=True)
+    assert "checking 1,012/1,012" in capsys.readouterr().err
 
 
 def test_many_rows_are_counted():

@@ -120,13 +120,18 @@ def _text_of(path: Path) -> tuple[str, str]:
     )
     content = content.removeprefix(mark)
     try:
-        return content.decode(codec), name
+        text = content.decode(codec)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise UserError(
             f"{path}, line {line}: it is not {name or 'UTF-8'} (byte "
             f"{content[error.start]:#04x}); {_AS_UTF8}"
         ) from None
+    first = next((x for x in text.splitlines() if x.strip("\0 \t,;")), "")
+    # UTF-32 read as UTF-16, or text that was converted twice.
+    if "\0" in first or "\ufeff" in first or "\ufffe" in first:
+        raise UserError(f"{path}: its encoding is not understood; {_AS_UTF8}")
+    return text, name
 
 
 def _without_mark(content: bytes) -> tuple[str, str, bytes]:

@@ -1,18 +1,95 @@
 """What a run on your own videos came to, in a few lines, and what to do next."""
 
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
+from annotated_types import Ge, MaxLen, MinLen
+from typing_extensions import TypedDict
+
+from data_pipelines.console.errors import UserError
+from data_pipelines.console.printable import shell_word
 from data_pipelines.console.terminal import say, table
+from data_pipelines.files.json_files import described
 from vop_jax.own_data.pairs import Pairs
+from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.scoring.bootstrap import LEVEL
 
 # What is shown of each direction.
 _SHOWN = [(way, name) for way in ("t2v", "v2t") for name in ("R@1", "R@5", "MdR")]
 # A difference with a p-value above it may be chance.
 _CHANCE = 0.05
+# Longest example of a query, characters.
+_LONGEST = 80
+
+
+_Metrics = TypedDict("_Metrics", {"R@1": float, "R@5": float, "MdR": float})
+_Ends = Annotated[list[float], MinLen(2), MaxLen(2)]
+_Intervals = TypedDict("_Intervals", {"R@1": _Ends, "R@5": _Ends, "MdR": _Ends})
+
+
+class _BothIntervals(TypedDict):
+    t2v: _Intervals
+    v2t: _Intervals
+
+
+class _Scored(TypedDict):
+    """A model's metrics of the test split, with their intervals."""
+
+    t2v: _Metrics
+    v2t: _Metrics
+    intervals: _BothIntervals
+
+
+class _Compared(TypedDict):
+    zero_shot: NotRequired[_Scored]
+
+
+class _Difference(TypedDict):
+    value: float
+    p: float
+
+
+_Differences = TypedDict(
+    "_Differences", {"R@1": _Difference, "R@5": _Difference, "MdR": _Difference}
+)
+
+
+class _Against(TypedDict):
+    t2v: _Differences
+    v2t: _Differences
+
+
+class _Results(_Scored):
+    """What is told of `results.json`."""
+
+    method: Annotated[str, MaxLen(100)]
+    queries: Annotated[int, Ge(0)]
+    videos: Annotated[int, Ge(0)]
+    compared_with: _Compared
+    against_untuned: NotRequired[_Against]
+
+
+def check_results(folder: RunFolder) -> None:
+    """Checks that the results of a run, if there are some, are its own and can be told.
+
+    Raises:
+        UserError: they are not.
+    """
+    if not folder.results.exists():
+        return
+    try:
+        results = described(folder.read_results(), _Results, str(folder.results))
+        own = folder.read_config()["method"]
+        if results["method"] != own:
+            raise UserError(
+                f"{folder.results} is of the method {results['method']}, and the run "
+                f"of {own}"
+            )
+    except UserError as error:
+        raise UserError(
+            f"{error}; remove it, and the same command scores the run again"
+        ) from None
 
 
 def show_results(results: Mapping[str, Any]) -> None:
@@ -57,19 +134,32 @@ def next_steps(output: Path, videos: Path, pairs: Pairs) -> Iterator[str]:
         videos: the folder of the videos.
         pairs: what was trained on, of which a caption is an example.
     """
-    where, index = shlex.quote(str(output)), shlex.quote(f"{output}/videos.index")
-    example = shlex.quote(next(iter(pairs.captions.values()))[0])
+    where, index = shell_word(str(output)), shell_word(f"{output}/videos.index")
+    example = shell_word(_example(pairs))
     search = "python -m vop_jax.search"
     if (tuned := output / "tuned.safetensors").exists():
         yield f"tuned parameters: {tuned}"
     yield f"report: {output / 'report' / 'index.html'}"
     yield "next, in the shell:"
     yield (
-        f"  {search} index --videos={shlex.quote(str(videos))} --checkpoint={where} "
+        f"  {search} index --videos={shell_word(str(videos))} --checkpoint={where} "
         f"--output={index}"
     )
-    yield f"  {search} query --index={index} {example}"
+    # A caption may begin like a flag.
+    dashes = "-- " if example.lstrip("$'").startswith("-") else ""
+    yield f"  {search} query --index={index} {dashes}{example}"
     yield f"  {search} serve --index={index}"
     yield "in Python, to load and to share it (docs/sharing.md):"
     yield f"  model = vop_jax.load({str(output)!r})"
     yield '  model.push_to_hub("your-name/your-model")'
+
+
+def _example(pairs: Pairs) -> str:
+    """A caption to search for, cut at a word where it is long."""
+    words = next(iter(pairs.captions.values()))[0].split()
+    text = words[0][:_LONGEST]
+    for word in words[1:]:
+        if len(text) + len(word) >= _LONGEST:
+            break
+        text += f" {word}"
+    return text

@@ -2,22 +2,27 @@
 
 import csv
 import io
+import itertools
+import os
+import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
+from data_pipelines.catalog.annotations import LONGEST_CAPTION, Wrong
 from data_pipelines.console.counted import counted
 from data_pipelines.console.errors import UserError
-from data_pipelines.console.terminal import inform
+from data_pipelines.console.terminal import inform, progress
 from data_pipelines.datasets.custom.annotations import (
     SPLITS,
-    check_path,
     hashed_splits,
     id_of,
     split_called,
+    wrong_path,
 )
 from data_pipelines.decoding.video_files import VideoFiles
+from data_pipelines.files.json_files import shown
 from vop_jax.index.listing import SUFFIXES
 from vop_jax.own_data.captions_file import CaptionsFile, Row
 from vop_jax.own_data.mistakes import Mistake, refuse, rows_of, some
@@ -25,6 +30,12 @@ from vop_jax.own_data.mistakes import Mistake, refuse, rows_of, some
 # Fewest videos of each split: with one candidate every answer is right, and with one
 # training video there is nothing to tell it from.
 LEAST = 2
+# Of a name in a message, characters.
+_LONGEST_NAME = 200
+# Files of one stem that are looked at for the one that may be meant.
+_NEAR = 20
+# Videos whose look-up takes seconds, and more on a network share.
+_MANY = 1_000
 
 
 class Pairs(NamedTuple):
@@ -42,7 +53,8 @@ class Pairs(NamedTuple):
 
     def without(self, videos: Sequence[str]) -> "Pairs":
         """The same without some videos."""
-        kept = {x: y for x, y in self.captions.items() if x not in set(videos)}
+        left = set(videos)
+        kept = {x: y for x, y in self.captions.items() if x not in left}
         return self._replace(captions=kept)
 
 
@@ -57,13 +69,14 @@ def pairs_of(table: CaptionsFile, files: VideoFiles, *, leave_out: bool) -> Pair
     Raises:
         UserError: there are mistakes in the rows.
     """
+    places = _places(dict.fromkeys(row.video for row in table.rows), files)
     mistakes, good = list(table.mistakes), []
     for row in table.rows:
-        found = _mistake_in(row, files)
-        if found:
+        place = places[row.video]
+        if found := _mistake_in(row, place):
             mistakes.append(found)
         else:
-            good.append(row._replace(video=str(PurePosixPath(row.video))))
+            good.append(row._replace(video=place.video))
     splits, wrong = _splits_of(good)
     mistakes += wrong
     refuse(table.path, sorted(mistakes, key=lambda x: x.row), leave_out=leave_out)
@@ -71,20 +84,65 @@ def pairs_of(table: CaptionsFile, files: VideoFiles, *, leave_out: bool) -> Pair
     return _gathered(table.path, [x for x in good if x.number not in left], splits)
 
 
-def _mistake_in(row: Row, files: VideoFiles) -> Mistake | None:
+class _Place(NamedTuple):
+    """Where a video of the table is, or why it is nowhere.
+
+    Attributes:
+        video: its path, as the folder spells it.
+        wrong: what is wrong with it and what to do; None if it is there.
+        name: of what is wrong.
+    """
+
+    video: str
+    wrong: Wrong | None = None
+    name: str = ""
+
+
+def _places(videos: Collection[str], files: VideoFiles) -> dict[str, _Place]:
+    """Looks up every video once, however many rows it has."""
+    if len(videos) < _MANY:
+        return {video: _place_of(video, files) for video in videos}
+    found = {}
+    with progress("checking", total=len(videos), unit="videos") as bar:
+        for video in videos:
+            found[video] = _place_of(video, files)
+            bar.advance()
+    return found
+
+
+def _place_of(video: str, files: VideoFiles) -> _Place:
+    if wrong := wrong_path(video):
+        # The name is apart, so that the rows of one kind are told in one line.
+        return _Place(video, wrong, shown(video, repr) if video else "")
+    path = str(PurePosixPath(video))
+    if files.at(path) is not None:
+        return _Place(path)
+    name = video[:_LONGEST_NAME]
+    # What `at` does not find although there is something of that name.
+    if os.path.islink(files.root / path):
+        advice = "correct the links, or add their files"
+        return _Place(path, Wrong("a link that leads nowhere", advice), name)
+    if os.path.isdir(files.root / path):
+        return _Place(path, Wrong("a folder, not a video", "name its files"), name)
+    if spelled := _spelled(path, files):
+        return _Place(spelled)
+    if near := _meant(video, files):
+        name += f" (is it {near[:_LONGEST_NAME]}?)"
+    advice = "correct the names, or add the files"
+    return _Place(path, Wrong(f"no such file below {files.root}", advice), name)
+
+
+def _mistake_in(row: Row, place: _Place) -> Mistake | None:
     """What is wrong with a row by itself, if anything."""
-    try:
-        check_path(row.video, "")
-    except UserError as error:
-        # It says where, what, and what to do.
-        what, _, advice = str(error).removeprefix(": ").rpartition("; ")
-        return Mistake(row.number, what, advice)
+    if place.wrong:
+        return Mistake(row.number, *place.wrong, place.name)
     if not row.caption:
         return Mistake(row.number, "the caption is empty", "write one, or delete it")
     if "\0" in row.caption:
         return Mistake(row.number, "the caption holds a null character", "remove it")
-    if files.at(row.video) is None:
-        return _unknown(row, files)
+    if len(row.caption) > LONGEST_CAPTION:
+        what = f"the caption has more than {LONGEST_CAPTION:,} characters"
+        return Mistake(row.number, what, "shorten it")
     split = split_called(row.split)
     if split and split not in SPLITS:
         advice = f"use {', '.join(SPLITS)}"
@@ -92,16 +150,30 @@ def _mistake_in(row: Row, files: VideoFiles) -> Mistake | None:
     return None
 
 
-def _unknown(row: Row, files: VideoFiles) -> Mistake:
-    """The mistake of a video that is not there, with the file that may be meant."""
-    name = PureWindowsPath(row.video).name if "\\" in row.video else row.video
-    stem = PurePosixPath(name).name
-    near = files.find([stem, PurePosixPath(stem).stem])
-    named = row.video[:200]
-    if near is not None:
-        named += f" (is it {near.relative_to(files.root)}?)"
-    advice = "correct the names, or add the files"
-    return Mistake(row.number, f"no such file below {files.root}", advice, named)
+def _spelled(path: str, files: VideoFiles) -> str:
+    """The path as the folder spells it, if one looks the same; else empty.
+
+    macOS writes accents in the names of files apart from their letters, and a
+    spreadsheet does not; file systems of other machines tell the two apart.
+    """
+    if path.isascii():
+        return ""
+    meant = unicodedata.normalize("NFC", path)
+    for other in itertools.islice(files.named([PurePosixPath(meant).stem]), _NEAR):
+        if unicodedata.normalize("NFC", other) == meant:
+            return other
+    return ""
+
+
+def _meant(video: str, files: VideoFiles) -> str:
+    """The path of a video that a wrong name may stand for; empty if none is near."""
+    name = PurePosixPath(PureWindowsPath(video).name if "\\" in video else video).name
+    near = files.named([name, PurePosixPath(name).stem])
+    for path in itertools.islice(near, _NEAR):
+        # The folder holds other files, and links to files that are gone.
+        if Path(path).suffix.lower() in SUFFIXES and files.at(path) is not None:
+            return path
+    return ""
 
 
 def _splits_of(rows: Sequence[Row]) -> tuple[dict[str, str], list[Mistake]]:
@@ -122,22 +194,23 @@ def _splits_of(rows: Sequence[Row]) -> tuple[dict[str, str], list[Mistake]]:
 
 
 def _gathered(path: Path, rows: Sequence[Row], split_of: dict[str, str]) -> Pairs:
-    captions: dict[str, list[str]] = {}
+    captions: dict[str, dict[str, None]] = {}
     numbers: dict[str, list[int]] = {}
     repeated = []
     for row in rows:
-        said = captions.setdefault(row.video, [])
+        said = captions.setdefault(row.video, {})
         numbers.setdefault(row.video, []).append(row.number)
+        # A dictionary as a set that keeps the order: a video may have many captions.
         if row.caption in said:
             repeated.append(row.number)
-        else:
-            said.append(row.caption)
+        said[row.caption] = None
     if repeated:
         inform(
             f"{path}, {rows_of(repeated)}: the same video and caption as further up; "
             "used once"
         )
-    return Pairs(captions, numbers, split_of)
+    said_of = {video: list(said) for video, said in captions.items()}
+    return Pairs(said_of, numbers, split_of)
 
 
 def tell_unused(pairs: Pairs, files: VideoFiles) -> None:

@@ -1,7 +1,5 @@
 """The steps of `vop-jax train --videos --captions`: check, prepare, choose, train."""
 
-import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,18 +11,30 @@ from data_pipelines.console.errors import UserError
 from data_pipelines.console.terminal import inform, say, warn
 from data_pipelines.decoding.video_files import VideoFiles
 from data_pipelines.decoding.workers import Workers
-from data_pipelines.preparing.prepare import prepare, prepared_path, report_lines
 from data_pipelines.preparing.provenance import read_provenance
 from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.methods import find_method
 from vop_jax.own_data import choices
 from vop_jax.own_data.captions_file import read_captions
-from vop_jax.own_data.known import Known, changes, looked_at, read_known, unreadable
+from vop_jax.own_data.frames import (
+    CAPTIONS,
+    DATA,
+    KNOWN,
+    frames_of,
+    prepare_frames,
+)
+from vop_jax.own_data.known import (
+    Known,
+    changes,
+    looked_at,
+    read_known,
+    unreadable,
+    unreadable_lines,
+)
 from vop_jax.own_data.memory import free_memory
-from vop_jax.own_data.mistakes import rows_of
-from vop_jax.own_data.outcome import next_steps, show_results
-from vop_jax.own_data.pairs import Pairs, as_csv, pairs_of, tell_unused, with_splits
-from vop_jax.runtime.files import in_room, write_atomically
+from vop_jax.own_data.outcome import check_results, next_steps, show_results
+from vop_jax.own_data.pairs import Pairs, pairs_of, tell_unused, with_splits
+from vop_jax.runtime.files import in_room
 from vop_jax.runtime.run_folder import RunFolder, flat_fields
 from vop_jax.training.config import (
     ADDED_FIELDS,
@@ -37,12 +47,7 @@ from vop_jax.training.job import run_job
 from vop_jax.training.preflight import check_backbone, check_fields
 from vop_jax.training.run import known_sizes
 from vop_jax.weights.config_file import load_size
-from vop_jax.weights.frame_recipes import resizing_of
 from vop_jax.weights.locate import configured_folder
-
-DATASET = "custom"
-# What is written beside the files of the run.
-KNOWN, CAPTIONS, DATA = "own_data.json", "captions.csv", "data"
 
 
 class Asked(NamedTuple):
@@ -96,12 +101,19 @@ def train_on_own(asked: Asked, values: dict[str, Any]) -> dict[str, Any]:
 
     # The frames are decoded once.
     with in_room(folder.path, config.data_dir):
-        _prepare(asked, folder, config, size, pairs, known)
+        prepare_frames(
+            asked.output,
+            frames_of(config, size),
+            files,
+            pairs,
+            known,
+            begun=folder.config.exists(),
+        )
     prepared = time.perf_counter()
 
     # What is not set is chosen, or was when the run began.
     config = with_choices(asked, folder, values, size)
-    done = folder.results.exists()
+    done = folder.is_run() and folder.results.exists()
     if done:
         say(f"{asked.output} is trained on these videos and captions already")
     else:
@@ -132,19 +144,26 @@ def _left_by_earlier(asked: Asked, folder: RunFolder) -> Known | None:
             "are used; use another --output"
         )
     known = read_known(asked.output / KNOWN)
-    if known is not None:
-        return known
     if folder.config.exists():
-        raise UserError(
-            f"{asked.output} holds a run that was not made from a file of captions; "
-            "use another --output"
-        )
-    for path in (captions, asked.output / DATA):
-        if path.exists():
+        if known is None or not folder.is_run():
+            raise UserError(
+                f"{asked.output} holds a run that was not made from a file of "
+                "captions; use another --output"
+            )
+        check_results(folder)
+        return known
+    # A run writes its configuration before all of these.
+    in_the_way = [
+        *(folder.results, folder.tuned, folder.report, folder.metrics),
+        *(folder.checkpoints, folder.tensorboard),
+        *((captions, asked.output / DATA) if known is None else ()),
+    ]
+    for path in in_the_way:
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise UserError(
                 f"{path} is in the way, it is not of this command; use another --output"
             )
-    return None
+    return known
 
 
 def _checked(
@@ -189,50 +208,12 @@ def _looked_at(
     if known is None or change:
         known = looked_at(pairs, files, Workers())
     bad = unreadable(known)
-    for video, reason in bad.items():
-        rows = rows_of(pairs.rows[video])
-        warn(f"left out: {asked.captions}, {rows}: {video} cannot be read ({reason})")
+    for line in unreadable_lines(bad, pairs.rows, files):
+        warn(f"left out: {asked.captions}, {line}")
     used = with_splits(asked.captions, pairs.without(list(bad)))
     if new:
         tell_unused(pairs, files)
     return used, known
-
-
-def _prepare(
-    asked: Asked,
-    folder: RunFolder,
-    config: RunConfig,
-    size: ClipSize,
-    pairs: Pairs,
-    known: Known,
-) -> None:
-    """Decodes the videos into shards, unless that is done."""
-    captions, content = asked.output / CAPTIONS, as_csv(pairs).encode()
-    frames = config.num_frames, size.image_size, resizing_of(size)
-    path = Path(prepared_path(DATASET, config.data_dir, *frames))
-    folder.path.mkdir(parents=True, exist_ok=True)
-    # The first file that is written: it says whose the others are.
-    write_atomically(asked.output / KNOWN, json.dumps(known))
-    if not captions.exists() or captions.read_bytes() != content:
-        # Shards of captions that were changed before a run began on them.
-        own = asked.output / DATA
-        if not folder.config.exists() and path.is_relative_to(own):
-            shutil.rmtree(path, ignore_errors=True)
-        write_atomically(captions, content)
-    new = not path.is_dir()
-    prepare(
-        DATASET,
-        config.data_dir,
-        videos=asked.videos,
-        annotations=captions,
-        num_frames=config.num_frames,
-        image_size=size.image_size,
-        resizing=resizing_of(size),
-        allow_missing_test=True,
-    )
-    if new:
-        for line in report_lines(path):
-            say(line)
 
 
 def with_choices(
@@ -268,10 +249,10 @@ def with_choices(
 
 def _facts(config: RunConfig, size: ClipSize) -> choices.Facts:
     sizes, held = known_sizes(config, size)
-    frames = config.num_frames, size.image_size, resizing_of(size)
-    path = prepared_path(DATASET, config.data_dir, *frames)
     videos = sizes["train"]
-    captions = read_provenance(path)["splits"]["train"]["captions"]
+    captions = read_provenance(frames_of(config, size).path)["splits"]["train"][
+        "captions"
+    ]
     # Of held-out videos the captions are not known apart.
     pairs = max(videos, captions * videos // (videos + held))
     validated = f"{counted(sizes['validation'], 'video')} to validate"

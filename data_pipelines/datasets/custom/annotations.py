@@ -8,7 +8,7 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from data_pipelines.catalog.annotations import Annotations, check_id
+from data_pipelines.catalog.annotations import Annotations, Wrong, wrong_id
 from data_pipelines.catalog.readers import read_lines, read_table
 from data_pipelines.console.errors import UserError
 from data_pipelines.files.json_files import described, parse_json, shown
@@ -114,26 +114,36 @@ def split_called(name: str) -> str:
     return _OTHER_NAMES.get(name, name)
 
 
+def wrong_path(video: str) -> Wrong | None:
+    """Why a video is not named by a path inside the folder of videos; None if it is."""
+    if not video:
+        return Wrong("the video is empty", "name a file")
+    if wrong := wrong_id(video):
+        return wrong
+    path = PurePosixPath(video)
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        return Wrong(
+            "the video is not a path inside the folder of videos",
+            "name it relative to --videos",
+        )
+    if max(len(part.encode()) for part in path.parts) > _LONGEST_PART:
+        return Wrong(
+            f"the video has a part of more than {_LONGEST_PART} bytes, which no file "
+            "is called",
+            "use the name of its file",
+        )
+    return None
+
+
 def check_path(video: str, where: str) -> None:
     """Checks that a video is named by a path inside the folder of videos.
 
     Raises:
         UserError: it is not.
     """
-    if not video:
-        raise UserError(f"{where}: the video is empty; name a file")
-    check_id(video, where)
-    path = PurePosixPath(video)
-    if path.is_absolute() or ".." in path.parts or not path.name:
-        raise UserError(
-            f"{where}: the video {shown(video, repr)} is not a path inside the folder "
-            "of videos; name it relative to --videos"
-        )
-    if max(len(part.encode()) for part in path.parts) > _LONGEST_PART:
-        raise UserError(
-            f"{where}: the video {shown(video, repr)} has a part of more than "
-            f"{_LONGEST_PART} bytes, which no file is called"
-        )
+    if wrong := wrong_path(video):
+        name = f": {shown(video, repr)}" if video else ""
+        raise UserError(f"{where}: {wrong.what}{name}; {wrong.advice}")
 
 
 def id_of(video: str) -> str:

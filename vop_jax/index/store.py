@@ -19,6 +19,7 @@ from typing import Any
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
+from data_pipelines.files.json_files import shown
 from vop_jax.index.location import check_kind, storage_options
 from vop_jax.index.store_errors import reading
 from vop_jax.index.tables import (
@@ -202,11 +203,14 @@ class Store:
                     raise UserError(f"{self.place} is damaged; delete it, index again")
                 if row["name"] != "identity" or row["name"] not in found:
                     found[row["name"]] = json.loads(row["value"])
-        made = found.get("identity", {}).get("format", FORMAT)
+        identity = found.get("identity", {})
+        if not isinstance(identity, dict):
+            raise UserError(f"{self.place} holds records that are not its own")
+        made = identity.get("format", FORMAT)
         if made != FORMAT:
             raise UserError(
-                f"{self.place} has format {made} of a newer vop_jax; this one reads "
-                f"format {FORMAT}"
+                f"{self.place} has format {shown(made)} of a newer vop_jax; this one "
+                f"reads format {FORMAT}"
             )
         return found
 

@@ -20,7 +20,7 @@ from typing import Any
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
 from data_pipelines.files.json_files import shown
-from vop_jax.index.location import check_kind, storage_options
+from vop_jax.index.location import check_kind, check_regular, storage_options
 from vop_jax.index.store_errors import reading
 from vop_jax.index.tables import (
     FORMAT,
@@ -298,7 +298,10 @@ def _bytes_of(table: Any) -> int:
 
 
 def _check_folder(place: Path) -> None:
-    if not any((place / f"{name}.lance").is_dir() for name in (MOMENTS, VIDEOS, META)):
+    tables = [f"{name}.lance" for name in (MOMENTS, VIDEOS, META)]
+    if any((place / name).is_dir() for name in tables):
+        check_regular(place, tables)
+    else:
         raise UserError(
             f"{place} is a folder of other files; use another path for the index"
         )

@@ -86,6 +86,7 @@ def model_of(
 
 def _index(flags: argparse.Namespace) -> int:
     from vop_jax.index.listing import existing_folder
+    from vop_jax.index.path_text import with_bytes
     from vop_jax.index.shards import Shard, parse_shard
     from vop_jax.index.video_index import VideoIndex
 
@@ -116,7 +117,8 @@ def _index(flags: argparse.Namespace) -> int:
     if flags.report:
         report = dataclasses.asdict(summary)
         for name in ("partly", "unreadable"):
-            report[name] = [file._asdict() for file in getattr(summary, name)]
+            report[name] = [with_bytes(x._asdict()) for x in getattr(summary, name)]
+        report = with_bytes(report)
         write_output(flags.report, json.dumps(report, indent=1) + "\n")
     return 0
 
@@ -208,15 +210,14 @@ def _named(found: "Found", flags: argparse.Namespace) -> "Found":
 
 
 def as_json(index: "VideoIndex", found: "Found") -> dict[str, Any]:
-    """The results as `query --json` prints them.
+    """The results as `query --json` prints them; see `path_text` for names of files."""
+    from vop_jax.index.path_text import with_bytes
 
-    Paths that are not UTF-8 hold lone surrogates, as in Python.
-    """
     answers = [
         {
-            "query": answer.query,
+            **with_bytes({"query": answer.query}),
             "hits": [
-                {**hit._asdict(), "file": str(index.root / hit.video)}
+                with_bytes({**hit._asdict(), "file": str(index.root / hit.video)})
                 for hit in answer.hits
             ],
         }
@@ -257,7 +258,7 @@ def _print_hits(found: "Found") -> None:
             )
         say("")
     for line in found.refused:
-        say(f"left out: {line}")
+        say(f"left out: {printable(line)}")
     read, embed, search = (1000 * found.seconds[x] for x in ("read", "embed", "search"))
     say(
         f"index read in {read:.1f} ms, embedded in {embed:.1f} ms, "

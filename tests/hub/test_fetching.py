@@ -10,6 +10,9 @@ from data_pipelines.console.errors import UserError
 from vop_jax.hub.fetching import NotFetchedError, fetch
 from vop_jax.hub.names import HubName
 from vop_jax.hub.pushing import open_repository, push
+from vop_jax.weights import preprocessing
+from vop_jax.weights.file_names import DESCRIPTIONS, TOKENIZER_FILES
+from vop_jax.weights.locate import fetch_folder
 
 # Of how the hub's client uploads a large file.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
@@ -143,6 +146,38 @@ def test_a_branch_that_moves_meanwhile(stated, monkeypatch):
     monkeypatch.setattr(stated, "at", at)
     with pytest.raises(UserError, match="has changed while it was fetched"):
         fetch(X, choose)
+
+
+@pytest.mark.parametrize("odd", ["*config.json", "[a]config.json", "?.json", "[!b]"])
+def test_names_are_not_patterns(hub, odd, capsys):
+    """Others that a pattern fits were neither announced nor held against a size."""
+    others = {"deep/x_config.json": b"x" * 9_000, "aconfig.json": b"y", "a": b"z"}
+    hub.commit("me/x", {odd: b"{}", **others})
+    folder = fetch(X, lambda names: [odd])
+    assert hub.sent == {f"me/x/{odd}": 2}
+    assert [x.name for x in folder.iterdir()] == [odd]
+    assert f": {odd} (2 bytes)\n" in capsys.readouterr().err
+
+
+def test_a_model_is_its_files_of_known_names(hub):
+    # What is equal is sent once.
+    known = {x: x.encode() for x in (*DESCRIPTIONS, *TOKENIZER_FILES)}
+    weights = {
+        "model.safetensors.index.json": b"{}",
+        "model-00001-of-00002.safetensors": b"1",
+        "model-00002-of-00002.safetensors": b"2",
+        "tuned.safetensors": b"t",
+    }
+    others = ("*config.json", "x_config.json", "adapter_config.json", "a/config.json")
+    more = {
+        "model-*-of-00002.safetensors": b"3",
+        "model-\u0661-of-\u0662.safetensors": b"4",
+    }
+    hub.commit("me/x", known | weights | more | dict.fromkeys(others, b"{}"))
+    folder = fetch_folder(X)
+    assert {x.name for x in folder.iterdir()} == {*known, *weights}
+    assert {x.removeprefix("me/x/") for x in hub.sent} == {*known, *weights}
+    assert {*preprocessing.HUGGING_FACE} < {*DESCRIPTIONS}
 
 
 def test_pushing_is_one_commit(hub, tmp_path, capsys):

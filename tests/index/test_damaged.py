@@ -45,7 +45,7 @@ def similarities(folder):
 
 # How often a file of each kind is damaged, by the end of its name: data files hold all
 # that answers are made of, of the others only the newest are read.
-KINDS = {".lance": 5, ".manifest": 3, ".npz": 2, ".txn": 1, ".json": 1}
+KINDS = {".lance": 5, ".manifest": 3, ".bin": 2, ".txn": 1, ".json": 1}
 
 
 def files_of(folder):
@@ -54,7 +54,7 @@ def files_of(folder):
     files.sort(key=lambda x: (x.parent, x.stat().st_mtime_ns, x.stat().st_size))
     found = {kind: [x for x in files if x.suffix == kind] for kind in KINDS}
     assert sum(map(len, found.values())) == len(files)
-    assert found[".npz"] == [folder.index / "snapshot.npz"]
+    assert found[".bin"] == [folder.index / "snapshot.bin"]
     return found
 
 
@@ -93,7 +93,7 @@ def check_damaged(folder, count, seed):
     known = similarities(folder)
     rng = random.Random(seed)
     told = 0
-    copy, aside = folder.index / "snapshot.npz", folder.index.with_name("aside")
+    copy, aside = folder.index / "snapshot.bin", folder.index.with_name("aside")
     for _, what in zip(range(count), damages(folder, rng), strict=False):
         if rng.random() < 0.5 and copy.exists():
             copy.rename(aside)
@@ -132,7 +132,7 @@ def test_two_hundred_damages_give_no_false_answer(folder, capfd):
 def test_a_panic_of_the_library_is_one_line(folder, capfd):
     """An unknown type of a column, of which LanceDB's own code says that it panics."""
     folder.update()
-    (folder.index / "snapshot.npz").unlink()
+    (folder.index / "snapshot.bin").unlink()
     manifests = list(folder.index.glob("videos.lance/_versions/*.manifest"))
     assert manifests
     for file in manifests:

@@ -1,5 +1,8 @@
 """Where an index may be: other files refused, nothing made for nothing."""
 
+import os
+import signal
+import socket
 import sqlite3
 
 import pytest
@@ -74,3 +77,65 @@ def test_a_place_that_cannot_be_is_not_called_damaged(folder, below):
     says = r"index cannot become a folder \(.*\); use another path$"
     with pytest.raises(UserError, match=says):
         folder.update()
+
+
+@pytest.fixture
+def soon():
+    """Ends a test that waits; LanceDB's threads wait for no signal handler."""
+    before = signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "videos.lance/_versions/*.manifest",
+        "moments.lance/data/*.lance",
+        "moments.lance",
+    ],
+)
+@pytest.mark.parametrize("kind", ["pipe", "link", "socket"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(folder, pattern, kind, soon):
+    folder.update()
+    (folder.index / "snapshot.bin").unlink()
+    file = sorted(folder.index.glob(pattern))[-1]
+    if file.is_dir():
+        file = file / "data" / "a" / "b"
+        file.parent.mkdir()
+    file.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "link":
+        os.mkfifo(folder.videos / "pipe")
+        file.symlink_to(folder.videos / "pipe")
+    else:
+        with socket.socket(socket.AF_UNIX) as other:
+            # The path of a socket is short.
+            below = os.open(file.parent, os.O_PATH)
+            other.bind(f"/proc/self/fd/{below}/{file.name}")
+            os.close(below)
+    for attempt in (lambda: folder.search("red"), folder.update):
+        with pytest.raises(UserError, match=f"{file.name} is not a regular file"):
+            attempt()
+
+
+def test_a_pipe_in_the_place_of_an_index_is_not_waited_for(folder, soon):
+    os.mkfifo(folder.index)
+    for attempt in (lambda: folder.search("red"), folder.update):
+        with pytest.raises(UserError, match=r"cannot be read .*not a regular"):
+            attempt()
+
+
+def test_links_to_folders_are_followed_once(folder):
+    folder.update()
+    data = folder.index / "moments.lance" / "data"
+    elsewhere = folder.videos.parent / "elsewhere"
+    data.rename(elsewhere)
+    data.symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder.index / "moments.lance")
+    (elsewhere / "nowhere").symlink_to("nothing")
+    (folder.index / "snapshot.bin").unlink()
+    assert folder.found() >= {"red0.mp4"}

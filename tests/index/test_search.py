@@ -1,5 +1,6 @@
 """The search command: indexing, queries, pages, exports."""
 
+import base64
 import datetime
 import json
 import os
@@ -190,9 +191,12 @@ def test_json_is_alone_on_the_standard_output(call, loaded, made, tmp_path):
     best = found["answers"][0]["hits"][0]
     assert (best["rank"], best["start"], best["end"]) == (1, 0.0, 0.5)
     assert (best["weak"], best["exists"], best["copies"]) == (False, True, [])
-    # As it is on disk, whatever its bytes.
-    assert best["video"] == ODD
-    assert best["file"] == str(folder / ODD)
+    # Text that all can read, and the name as it is on disk beside it.
+    assert best["video"] == "\ufffd\ufffd.mp4"
+    assert base64.b64decode(best["video_bytes"]) == os.fsencode(ODD)
+    assert best["file"] == f"{folder}/\ufffd\ufffd.mp4"
+    assert base64.b64decode(best["file_bytes"]) == os.fsencode(folder / ODD)
+    assert not re.search(r"\\ud[89a-f]", out)
     assert set(found["seconds"]) == {"read", "embed", "search"}
     assert page.exists()
 
@@ -332,12 +336,15 @@ def test_all_vectors_are_written(call, loaded, made, tmp_path):
     assert vectors.dtype == np.float32
     np.testing.assert_array_equal(vectors, np.array(table["vector"], np.float32))
     assert [row["video"] for row in rows] == table["video"]
-    assert set(table["video"]) == {
-        HOSTILE,
-        "\\xff\\xfe.mp4",
-        "a/blue.mp4",
-        "purple.mp4",
+    names = {
+        HOSTILE: None,
+        "\ufffd\ufffd.mp4": b"\xff\xfe.mp4",
+        "a/blue.mp4": None,
+        "purple.mp4": None,
     }
+    assert dict(zip(table["video"], table["video_bytes"], strict=True)) == names
+    codes = {row["video"]: row.get("video_bytes") for row in rows}
+    assert codes == {x: y and base64.b64encode(y).decode() for x, y in names.items()}
     assert {(row["start"], row["end"]) for row in rows} == {(0.0, 0.5)}
     blue = vectors[table["video"].index("a/blue.mp4")]
     np.testing.assert_allclose(blue @ [0, 0, 1], 0.993, atol=1e-3)

@@ -34,6 +34,19 @@ def guarded(tmp_path_factory):
         ("127.0.0.1.evil.example", 403),
         ("10.0.0.1:8000", 403),
         ("[::1]:8000", 403),
+        ("127.0.0.1:1@evil.example", 403),
+        ("127.0.0.1@evil.example", 403),
+        ("[127.0.0.1]evil.example", 403),
+        ("[127.0.0.1]", 403),
+        ("[127.0.0.1", 403),
+        ("[localhost]", 403),
+        ("127.0.0.1]", 403),
+        ("127.0.0.1:x", 403),
+        ("127.0.0.1:123456", 403),
+        ("127.0.0.1:1:1", 403),
+        ("127.0.0.1/evil.example", 403),
+        ("localhost evil.example", 403),
+        ("localhost:", 200),
         ("localhost:1", 200),
         ("LOCALHOST", 200),
         ("127.0.0.1", 200),
@@ -49,6 +62,8 @@ def test_names_beyond_loopback_are_addresses_and_the_machine_s():
     machine = socket.gethostname()
     for good in ("10.0.0.7:80", "[fe80::1]:80", machine, f"{machine}.local:8000"):
         assert names.hold(good)
+    for malformed in ("[fe80::1", "[fe80::1]x", "[10.0.0.7]", "10.0.0.7:80@evil", "[]"):
+        assert not names.hold(malformed)
     for bad in ("evil.example", f"{machine}.evil", "10.0.0.7.example", ""):
         assert names.hold(bad) is (bad == f"{machine}.evil")
 
@@ -111,10 +126,21 @@ def test_a_body_is_refused(server):
 
 
 def test_a_head_is_bounded(server):
-    # In one piece it is a query that is too long; in several it may be refused, and the
-    # connection be gone, before all of it has come.
+    # In several pieces it may be refused, and the connection be gone, before all of it
+    # has come.
     with contextlib.suppress(ConnectionError):
-        assert ask(server, "/?q=" + "x" * 100_000)[0] in (400, 422)
+        assert ask(server, "/?q=" + "x" * 100_000)[0] in (400, 431)
+    # What comes in one piece is read as a whole.
+    for long in (
+        b"GET /?q=%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"x" * 40_000),
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: %s\r\n\r\n" % (b"x" * 40_000),
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n%s\r\n" % (b"A: b\r\n" * 8_000),
+    ):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as other:
+            other.sendall(long)
+            answer = other.recv(100)
+            assert answer.startswith((b"HTTP/1.1 431", b"HTTP/1.1 400"))
+    assert ask(server, "/", X="x" * 30_000)[0] == 200
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as other:
         other.sendall(b"GET /?q=")
         answer = b""

@@ -100,7 +100,7 @@ def test_the_number_of_tensors_is_stated(tmp_path):
     path = tmp_path / "tuned.safetensors"
     name = "text_model.final_layer_norm.{}".format
     biases = {name(x): np.zeros(64, np.float32) for x in ("weight", "bias")}
-    write_tuned(path, biases, metadata(PromptConfig()))
+    write_tuned(path, biases, metadata(PromptConfig()) | {"method": "full"})
     named, stated = read_tuned(path)
     assert stated["tensors"] == 2
     assert len(load_tuned(path, SIZE, None).leaves) == 2

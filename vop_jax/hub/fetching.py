@@ -4,6 +4,7 @@ Each call asks the hub once what a revision holds, says what is fetched, and ret
 folder of exactly that commit. Without a network the cache answers.
 """
 
+import glob
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -100,7 +101,8 @@ def fetch(name: HubName, choose: Choice) -> Path:
             name.repository,
             # A branch's commit is noted in the cache under the branch's own name.
             revision=name.revision or None,
-            allow_patterns=[name.file(file) for file in wanted],
+            # These are patterns, and a file may be called like one of others.
+            allow_patterns=[glob.escape(name.file(file)) for file in wanted],
         )
     # The hub's client raises errors of its own, of its transport and of the system.
     except Exception as error:

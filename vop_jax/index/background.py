@@ -6,7 +6,9 @@ unrelated sentences are says how similar one must be to mean something.
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -53,6 +55,29 @@ class Background:
     std: float
     limit: float
     count: int
+
+    @classmethod
+    def of(cls, records: dict[str, Any]) -> "Background | None":
+        """From the records of a store; None before it has been measured.
+
+        Raises:
+            TypeError: the record is not one of an index.
+        """
+        told = records.get("background")
+        if told is None:
+            return None
+        if not isinstance(told, dict):
+            raise TypeError("background is not an object")
+        found = cls(**told)
+        for name, value in dataclasses.asdict(found).items():
+            # An integer may be larger than any float.
+            if type(value) is not float and not (
+                type(value) is int and name == "count"
+            ):
+                raise TypeError(f"background.{name} is {type(value).__name__}")
+            if type(value) is float and not math.isfinite(value):
+                raise TypeError(f"background.{name} is not finite")
+        return found
 
     def record(self) -> dict[str, float]:
         """As stored."""

@@ -1,16 +1,16 @@
 """Writes the vectors of an index to a file of another kind."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.files.replacing import replacing
+from vop_jax.index.path_text import bytes_of, text_of, with_bytes
 from vop_jax.index.tables import VideoRow
 from vop_jax.index.view import View
 
@@ -30,11 +30,12 @@ def export(view: View, output: Path) -> Written:
 
     Args:
         view: the index.
-        output: `FILE.parquet` with the columns video, start, end, moment and vector
-            (float32); or `FILE.npy`, float32 `[N, E]`, with `FILE.jsonl` beside it, of
-            which line i says what row i is. A moment of a video that is there twice is
-            there once for each. In a path that is not UTF-8 the other
-            bytes are escapes, as Python writes them.
+        output: `FILE.parquet` with the columns video, start, end, moment, video_bytes
+            and vector (float32); or `FILE.npy`, float32 `[N, E]`, with `FILE.jsonl`
+            beside it, of which line i says what row i is. A moment of a video that is
+            there twice is there once for each. The bytes of a path that is not UTF-8
+            stand beside it, see `path_text`; in a Parquet file as video_bytes, which is
+            null of all others.
 
     Raises:
         UserError: it has another suffix, or cannot be written.
@@ -67,9 +68,9 @@ def _blocks(
         yield rows, vectors[kept]
 
 
-def _about(view: View, video: VideoRow, moment: int) -> dict[str, str | float]:
+def _about(view: View, video: VideoRow, moment: int) -> dict[str, Any]:
     return {
-        "video": os.fsencode(video.path).decode(errors="backslashreplace"),
+        "video": video.path,
         "start": float(view.starts[moment]),
         "end": float(view.ends[moment]),
         "moment": view.id_of(moment),
@@ -92,7 +93,8 @@ def _write_npy(view: View, output: Path) -> Written:
             count += len(rows)
             file.write(np.ascontiguousarray(vectors, "<f4").tobytes())
             for video, moment in rows:
-                lines.write(json.dumps(_about(view, video, moment)) + "\n")
+                about = with_bytes(_about(view, video, moment))
+                lines.write(json.dumps(about) + "\n")
         # Damaged moments were counted and are not there.
         file.seek(0)
         _write_header(file, count, view.size)
@@ -114,6 +116,7 @@ def _write_parquet(view: View, output: Path) -> Written:
             ("start", pa.float64()),
             ("end", pa.float64()),
             ("moment", pa.string()),
+            ("video_bytes", pa.binary()),
             ("vector", pa.list_(pa.float32(), view.size)),
         ]
     )
@@ -121,6 +124,9 @@ def _write_parquet(view: View, output: Path) -> Written:
     with replacing(output) as partial, pq.ParquetWriter(partial, schema) as writer:
         for rows, vectors in _blocks(view):
             about = [_about(view, video, moment) for video, moment in rows]
+            for each in about:
+                path = each["video"]
+                each |= {"video": text_of(path), "video_bytes": bytes_of(path)}
             columns = {
                 name: [each[name] for each in about] for name in schema.names[:-1]
             }

@@ -1,12 +1,15 @@
 """Where an index and its videos are, and which paths it may name."""
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from data_pipelines.console.arguments import expanded, is_store
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
+from data_pipelines.files.regular_files import read_start
 from data_pipelines.files.stores import S3_ENDPOINTS
 from vop_jax.index.listing import SUFFIXES, PathLike
 
@@ -49,8 +52,7 @@ def check_kind(place: "Path | str") -> None:
     if not isinstance(place, Path) or place.is_dir():
         return
     try:
-        with place.open("rb") as file:
-            start = file.read(len(_SQLITE))
+        start = read_start(place, len(_SQLITE))
     except OSError as error:
         if not place.exists():
             return
@@ -61,6 +63,49 @@ def check_kind(place: "Path | str") -> None:
             "and index again"
         )
     raise UserError(f"{place} is not an index of videos; use another path")
+
+
+def check_regular(place: Path, tables: Iterable[str]) -> None:
+    """Checks that tables hold files and folders alone, as LanceDB opens what it finds.
+
+    Of a pipe in the place of a file it would wait for a writer, without end.
+
+    Args:
+        place: of the index.
+        tables: names of folders in it.
+
+    Raises:
+        UserError: there is a pipe, a device or a socket.
+    """
+    folders, seen = [place / name for name in tables], set()
+    while folders:
+        folder = folders.pop()
+        # What cannot be listed LanceDB cannot read either, and says so.
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                # Of most entries the listing itself says what they are.
+                if entry.is_file(follow_symlinks=False):
+                    continue
+                if entry.is_dir():
+                    _add_unseen(entry, folders, seen)
+                elif not entry.is_file() and os.path.exists(entry.path):
+                    name = printable(os.path.relpath(entry.path, place)[:200])
+                    raise UserError(
+                        f"{place} is damaged: {name} is not a regular file; delete the "
+                        "index and index again"
+                    )
+
+
+def _add_unseen(
+    entry: os.DirEntry[str], folders: list[Path], seen: set[tuple[int, int]]
+) -> None:
+    """Adds a folder, that of a link once: it may lead back."""
+    if entry.is_symlink():
+        status = entry.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+    folders.append(Path(entry.path))
 
 
 def is_plain(path: str) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,34 @@ class Meta:
 
     @classmethod
     def of(cls, records: dict[str, Any]) -> "Meta | None":
-        """From the records of a store; None before an identity is stored."""
+        """From the records of a store; None before an identity is stored.
+
+        Raises:
+            TypeError: a record is not one of an index.
+        """
         if "identity" not in records:
             return None
-        identity = {k: x for k, x in records["identity"].items() if k != "format"}
-        return cls(**identity, **records.get("place", {}))
+        for name in ("identity", "place"):
+            if not isinstance(records.get(name, {}), dict):
+                raise TypeError(f"{name} is not an object")
+        identity = dict(records["identity"])
+        if identity.pop("format", FORMAT) != FORMAT:
+            raise TypeError("identity has another format")
+        meta = cls(**identity, **records.get("place", {}))
+        meta._check()
+        return meta
+
+    def _check(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            # Seconds may be whole; what is stored counts for `digest`.
+            kinds = (int, float) if field.type is float else (field.type,)
+            if type(value) not in kinds:
+                raise TypeError(f"{field.name} is {type(value).__name__}")
+        if min(self.num_frames, self.embedding) < 1:
+            raise TypeError("num_frames and embedding must be at least 1")
+        if not (self.moment_seconds > 0 and math.isfinite(self.moment_seconds)):
+            raise TypeError("moment_seconds must be more than 0")
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -1,31 +1,39 @@
 """A copy of a small local index that is read without LanceDB.
 
 Importing LanceDB takes a second, as long as everything else that a query does. The copy
-is one NumPy archive in the folder of the index, each part with a checksum. It counts as
-long as no table has got a new version; otherwise the tables are read.
+is one file in the folder of the index. It counts as long as no table has got a new
+version, and what it holds is checked as the rows of the tables are: whoever can write
+it can write its checksum too. Otherwise the tables are read.
 """
 
 import contextlib
 import hashlib
-import json
+import itertools
 import os
-import zipfile
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float16
 
-from data_pipelines.files.regular_files import open_regular
-from data_pipelines.files.replacing import replacing
-from vop_jax.index.tables import VideoRow
+from vop_jax.index import snapshot_file
+from vop_jax.index.background import Background
+from vop_jax.index.location import is_plain
+from vop_jax.index.meta import Meta
+from vop_jax.index.snapshot_file import UnusableError
+from vop_jax.index.tables import REMOVED, VideoRow
 from vop_jax.index.view import View, in_memory
 
-_NAME = "snapshot.npz"
+_NAME = "snapshot.bin"
 # The tables that a view is read from, and all.
 ROWS = ("moments.lance", "videos.lance")
 _ALL = (*ROWS, "meta.lance")
-_ARRAYS = ("first", "numbers", "starts", "ends")
+_ARRAYS = ("first", "numbers", "starts", "ends", "vectors")
+_KINDS: dict[str, type] = VideoRow.__annotations__
+# Longest time in a video, seconds.
+_LATEST = 1e9
 
 
 def stamp(place: Path | str, folders: Sequence[str] = _ALL) -> str:
@@ -69,25 +77,40 @@ def write(place: Path | str, made: str, records: dict[str, Any], view: View) -> 
         if view.vectors is None:
             path.unlink(missing_ok=True)
             return
+        # Opening a pipe would wait for its reader.
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            return
         about = {
-            "stamp": made,
             "records": records,
-            "size": view.size,
             "videos": view.videos,
             "rows": [x for x in view.rows.values() if not x.moment_set],
             "refused": view.refused,
         }
-        text = json.dumps(about).encode()
         arrays = {name: getattr(view, name) for name in _ARRAYS}
-        # Unfinished copies of two processes must not mix.
-        with replacing(path, f"{os.getpid()}") as partial, partial.open("wb") as file:
-            np.savez(
-                file,
-                allow_pickle=False,
-                about=np.frombuffer(text, np.uint8),
-                vectors=view.vectors.astype(np.float16),
-                **arrays,
-            )
+        snapshot_file.write(path, bytes.fromhex(made), about, arrays, view.size)
+
+
+def renew(place: Path | str, made: str, records: dict[str, Any], view: View) -> None:
+    """Writes the copy anew if there is one that is of these tables and of no use.
+
+    One of older tables stays: whoever is changing them writes the next one.
+
+    Args:
+        place: as of `write`, as all others.
+        made: likewise.
+        records: likewise.
+        view: likewise.
+    """
+    if not isinstance(place, Path) or not made:
+        return
+    try:
+        behind = snapshot_file.stamp_of(place / _NAME) != bytes.fromhex(made)
+    except OSError:
+        return
+    except UnusableError:
+        behind = False
+    if not behind and stamp(place) == made:
+        write(place, made, records, view)
 
 
 def read(place: Path | str) -> tuple[str, dict[str, Any], View] | None:
@@ -99,31 +122,140 @@ def read(place: Path | str) -> tuple[str, dict[str, Any], View] | None:
     made = stamp(place)
     if not made or not isinstance(place, Path):
         return None
+    path = place / _NAME
     try:
-        # NumPy leaves a damaged archive open.
-        with (
-            open_regular(place / _NAME) as archive,
-            np.load(archive, allow_pickle=False) as file,
-        ):
-            about = json.loads(file["about"].tobytes())
-            if about["stamp"] != made:
-                return None
-            arrays = {name: file[name] for name in _ARRAYS}
-            vectors = in_memory(file["vectors"])
-        videos = [tuple(VideoRow(*row) for row in rows) for rows in about["videos"]]
-        rows = [VideoRow(*row) for row in about["rows"]]
-    # What a damaged archive can raise; the tables are read instead.
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        if snapshot_file.stamp_of(path) != bytes.fromhex(made):
+            return None
+        about, arrays = snapshot_file.read(path)
+        return made, *_checked(about, arrays)
+    # The tables are read instead. Anything of JSON may stand in the place of anything.
+    except (OSError, UnusableError, ValueError, TypeError, KeyError, AttributeError):
         return None
+    # Of tables that memory does not hold either, these say so.
+    except MemoryError:
+        return None
+
+
+def _checked(about: Any, arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], View]:
+    """The records and the view that a copy holds.
+
+    Raises:
+        UnusableError: they are not such as the tables can give.
+        ValueError: likewise, as are the others.
+        TypeError: an entry is missing or of another type.
+        KeyError: likewise.
+        AttributeError: likewise.
+    """
+    records, refused = about["records"], about["refused"]
+    meta = Meta.of(records)
+    Background.of(records)
+    _need(meta is not None, "nothing says what it was made with")
+    assert meta is not None
+    _need(type(refused) is list, "its remarks are no list")
+    _need(all(x.isprintable() for x in refused), "a remark steers a terminal")
+    listed = [*itertools.chain(*about["videos"]), *about["rows"]]
+    _check_rows(listed, meta.digest)
+    videos = [tuple(VideoRow(*x) for x in rows) for rows in about["videos"]]
+    rows = [VideoRow(*x) for x in about["rows"]]
+    _need(not any(row.moment_set for row in rows), "moments are of no set")
     rows += [row for copies in videos for row in copies]
+    by_path = {row.path: row for row in rows}
+    _need(len(by_path) == len(rows), "a path is there twice")
+    _check_sets(videos, arrays, bool(refused))
+    _check_moments(arrays)
+    vectors = arrays.pop("vectors")
+    _need(vectors.shape[1] == meta.embedding, "its vectors are of another size")
+    _need(_is_finite(vectors), "a vector is not finite")
     view = View(
         table=None,
-        size=about["size"],
+        size=meta.embedding,
         videos=videos,
-        rows={row.path: row for row in rows},
+        rows=by_path,
         offsets=np.zeros(0, np.int64),
-        vectors=vectors,
-        refused=about["refused"],
+        vectors=in_memory(vectors),
+        refused=refused,
         **arrays,
     )
-    return made, about["records"], view
+    return records, view
+
+
+def _check_rows(rows: Sequence[Sequence[Any]], identity: str) -> None:
+    """Checks rows of `videos`, a column at a time, which is quick."""
+    _need({len(row) for row in rows} <= {len(_KINDS)}, "a row is of other columns")
+    if not rows:
+        return
+    columns = zip(*rows, strict=True)
+    for (name, kind), column in zip(_KINDS.items(), columns, strict=True):
+        _need({*map(type, column)} == {kind}, f"{name} is of another type")
+        if kind is int:
+            large = max(map(abs, column)) >= 2**63
+            _need(not large and (name == "mtime_ns" or min(column) >= -1), name)
+        elif kind is float:
+            _need(all(0 <= x <= _LATEST for x in column), name)
+        elif name == "path":
+            _need(all(map(is_plain, column)), "a path leaves the folder")
+            os.fsencode("".join(column))
+        else:
+            # Half a character is an error.
+            "".join(column).encode()
+        if name == "identity":
+            _need({*column} == {identity}, "a video is of another model")
+        elif name == "status":
+            _need(REMOVED not in column, "a video is not there")
+
+
+def _check_sets(
+    videos: Sequence[tuple[VideoRow, ...]],
+    arrays: dict[str, np.ndarray],
+    some_lost: bool,
+) -> None:
+    """Checks which moments are of which videos."""
+    first = arrays["first"]
+    _need(len(first) == len(videos) + 1, "it has another number of sets")
+    total = len(arrays["numbers"])
+    _need(first[0] == 0 and first[-1] == total, "sets are cut")
+    # Differences of larger numbers could overflow.
+    _need(((first >= 0) & (first <= total)).all(), "a set is elsewhere")
+    counts = np.diff(first)
+    _need((counts > 0).all(), "a set is empty")
+    names = [rows[0].moment_set if rows else "" for rows in videos]
+    _need(all(names) and len(set(names)) == len(names), "a set is there twice")
+    _need(
+        all(
+            row.moment_set == name
+            for name, rows in zip(names, videos, strict=True)
+            for row in rows
+        ),
+        "a video is of another set",
+    )
+    stated = np.array([rows[0].moments for rows in videos], np.int64)
+    # Those that are lost are told of.
+    _need((counts <= stated).all(), "a video has more moments than it states")
+    _need(some_lost or bool((counts == stated).all()), "moments are missing")
+
+
+def _check_moments(arrays: dict[str, np.ndarray]) -> None:
+    """Checks where moments are, and their order in each video."""
+    numbers, starts, ends = (arrays[x] for x in ("numbers", "starts", "ends"))
+    same_set = np.ones(max(0, len(numbers) - 1), bool)
+    same_set[arrays["first"][1:-1] - 1] = False
+    _need((numbers >= 0).all(), "a number is negative")
+    _need((np.diff(numbers) > 0)[same_set].all(), "numbers are not in order")
+    # Comparisons with what is not a number are false.
+    _need(((starts >= 0) & (starts <= ends) & (ends <= _LATEST)).all(), "no such time")
+    _need((np.diff(starts) >= 0)[same_set].all(), "times are not in order")
+
+
+def _is_finite(vectors: Float16[np.ndarray, "N E"]) -> bool:
+    """Whether all are finite, five times as fast as NumPy tells of this type."""
+    if not vectors.size:
+        return True
+    # The bits of infinity; those that are not a number are larger, of either sign.
+    infinity = 0x7C00
+    positive, all_signs = vectors.view(np.int16).max(), vectors.view(np.uint16).max()
+    return int(positive) < infinity and int(all_signs) < infinity + 0x8000
+
+
+def _need(right: bool | np.bool_, otherwise: str) -> None:
+    if not right:
+        raise UnusableError(otherwise)

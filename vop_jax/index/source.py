@@ -61,8 +61,7 @@ class Source:
         """
         try:
             self.meta = Meta.of(records)
-            told = records.get("background")
-            self.background = Background(**told) if told else None
+            self.background = Background.of(records)
         except TypeError as error:
             raise UserError(
                 f"{self.place} holds records that are not its own ({error})"
@@ -86,11 +85,14 @@ class Source:
                 if not table and snapshot.stamp(self.place) == self._read[0]:
                     return self._read[1]
                 self._read = None
+            made = snapshot.stamp(self.place)
             version = self.store.version()
             if self._read is None or self._read[0] != version:
-                self.take(self.store.records())
+                records = self.store.records()
+                self.take(records)
                 if self.meta is None:
                     raise UserError(f"{self.place} holds nothing yet; index again")
                 view = read_view(self.store, self.meta.embedding, self.meta.digest)
                 self._read = version, view
+                snapshot.renew(self.place, made, records, view)
             return self._read[1]

@@ -19,7 +19,8 @@ from typing import Any
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
-from vop_jax.index.location import check_kind, storage_options
+from data_pipelines.files.json_files import shown
+from vop_jax.index.location import check_kind, check_regular, storage_options
 from vop_jax.index.store_errors import reading
 from vop_jax.index.tables import (
     FORMAT,
@@ -202,11 +203,14 @@ class Store:
                     raise UserError(f"{self.place} is damaged; delete it, index again")
                 if row["name"] != "identity" or row["name"] not in found:
                     found[row["name"]] = json.loads(row["value"])
-        made = found.get("identity", {}).get("format", FORMAT)
+        identity = found.get("identity", {})
+        if not isinstance(identity, dict):
+            raise UserError(f"{self.place} holds records that are not its own")
+        made = identity.get("format", FORMAT)
         if made != FORMAT:
             raise UserError(
-                f"{self.place} has format {made} of a newer vop_jax; this one reads "
-                f"format {FORMAT}"
+                f"{self.place} has format {shown(made)} of a newer vop_jax; this one "
+                f"reads format {FORMAT}"
             )
         return found
 
@@ -294,7 +298,10 @@ def _bytes_of(table: Any) -> int:
 
 
 def _check_folder(place: Path) -> None:
-    if not any((place / f"{name}.lance").is_dir() for name in (MOMENTS, VIDEOS, META)):
+    tables = [f"{name}.lance" for name in (MOMENTS, VIDEOS, META)]
+    if any((place / name).is_dir() for name in tables):
+        check_regular(place, tables)
+    else:
         raise UserError(
             f"{place} is a folder of other files; use another path for the index"
         )

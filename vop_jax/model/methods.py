@@ -4,6 +4,8 @@ It is data alone; `trained` applies it to a model's parameters.
 """
 
 import dataclasses
+import re
+from collections.abc import Iterable
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.names import pick
@@ -21,6 +23,8 @@ BACKBONE = (
     r"params/logit_(scale|bias)",
 )
 _PROMPTS = (r"prompts/.*",)
+# Of a vision tower in which every method adds all that it has.
+_LAYERS = 12
 # Begins a pattern of what is added to the backbone.
 _ADDED = "prompts/"
 
@@ -94,17 +98,49 @@ class Method:
             merge_layers=joining if self.merging else 0,
         )
 
+    def adds_some(self, prompts: PromptConfig) -> bool:
+        """Whether something of what is added is of a kind that the method adds.
+
+        Args:
+            prompts: all that is added; its lengths and layers are a user's choice.
+        """
+        return bool(_kinds(prompts) & _kinds(self.prompt_config(_LAYERS)))
+
+    def trains_some(self, paths: Iterable[str], prompts: PromptConfig) -> bool:
+        """Whether parameters can have been trained by the method.
+
+        Args:
+            paths: of trained parameters.
+            prompts: what is added to CLIP.
+        """
+        added = any(pattern.startswith(_ADDED) for pattern in self.trained)
+        if not added and _kinds(prompts):
+            return False
+        return (added and self.adds_some(prompts)) or any(
+            re.fullmatch(pattern, path)
+            for path in paths
+            if not path.startswith(_ADDED)
+            for pattern in self.trained
+        )
+
     def check(self, name: str, prompts: PromptConfig) -> None:
-        """Checks that what is added to CLIP would train.
+        """Checks that what is added to CLIP would train, and is of the method.
 
         Args:
             name: of the row.
             prompts: what a user adds.
 
         Raises:
-            UserError: something is added, and the method trains the backbone alone.
+            UserError: something is added, and the method trains the backbone alone, or
+                adds something else.
         """
         if any(pattern.startswith(_ADDED) for pattern in self.trained):
+            if _kinds(prompts) and not self.adds_some(prompts):
+                usual = ", ".join(self.prompt_config(_LAYERS).additions())
+                raise UserError(
+                    f"config.prompts has {', '.join(prompts.additions())} alone, but "
+                    f"config.method={name} adds {usual}; use the method that adds this"
+                )
             return
         for field, value in prompts.additions().items():
             usual = getattr(PromptConfig, field)
@@ -113,6 +149,16 @@ class Method:
                 f"nothing that is added to CLIP; leave it at {usual!r}, "
                 "or use another method"
             )
+
+
+def _kinds(prompts: PromptConfig) -> set[str]:
+    """What is added to CLIP: prompts of any kind, or a field of the others."""
+    return {
+        "prompts" if field.endswith("_length") and field != "global_length" else field
+        for field in prompts.additions()
+        # Says which layers, and is left to a user.
+        if field != "split_layer"
+    }
 
 
 METHODS = {

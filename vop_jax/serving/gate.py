@@ -2,6 +2,7 @@
 
 import hmac
 import ipaddress
+import re
 import socket
 import urllib.parse
 from collections.abc import Iterable
@@ -20,9 +21,14 @@ _HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
 )
+_CLOSE = (b"connection", b"close")
 # Seconds that a browser remembers the token.
 _REMEMBERED = 7 * 24 * 3600
 PARAMETER = "token"
+# A name or an IPv4 address, or what is between brackets; and a port.
+_HOST = re.compile(r"(?:([A-Za-z0-9._-]+)|\[([^\[\]]*)\])(?::[0-9]{0,5})?")
+# Most bytes of a request's head.
+HEAD_BYTES = 32 << 10
 
 
 class Gate:
@@ -72,11 +78,14 @@ class Gate:
         self, scope: Any, headers: dict[str, bytes]
     ) -> tuple[int, str, list[tuple[bytes, bytes]]] | None:
         """Status, reason and headers of the answer to a request that is not meant."""
+        # What comes in one piece is read before its length is looked at.
+        if _length(scope) > HEAD_BYTES:
+            return 431, "the head of the request is too long", [_CLOSE]
         # Nothing here reads a body, and one that never ends would hold the connection.
         if headers.get("content-length", b"0").strip(b"0") or (
             "transfer-encoding" in headers
         ):
-            return 413, "a request has no body here", [(b"connection", b"close")]
+            return 413, "a request has no body here", [_CLOSE]
         host = headers.get("host", b"").decode("latin-1")
         if self._names is not None and host and not self._names.hold(host):
             return 403, "this server answers to its own name only", []
@@ -126,6 +135,14 @@ class Gate:
         ]
 
 
+def _length(scope: Any) -> int:
+    """Bytes of a request's head."""
+    line = (scope["method"].encode(), scope["raw_path"], scope["query_string"])
+    fields = (part for header in scope["headers"] for part in header)
+    # Between these are spaces and line ends.
+    return sum(len(part) + 2 for part in (*line, *fields))
+
+
 def _is_own(scope: Any, headers: dict[str, bytes]) -> bool:
     """Whether a browser asks on behalf of a page of this server, or of nobody."""
     # Only browsers send it, and no page can change it.
@@ -164,6 +181,8 @@ class Names:
     def hold(self, header: str) -> bool:
         """Whether a header names this server."""
         host = _host_of(header)
+        if host is None:
+            return False
         if host in self._names:
             return True
         if self._is_loopback:
@@ -172,11 +191,18 @@ class Names:
         return is_address(host) or f"{host}.".startswith(f"{self._machine}.")
 
 
-def _host_of(header: str) -> str:
-    """The host of a `Host` header, without port and brackets."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0].lower()
-    return header.partition(":")[0].lower()
+def _host_of(header: str) -> str | None:
+    """The host of a `Host` header, without port and brackets; None if it is malformed.
+
+    What is between brackets is an IPv6 address, and nothing but a port is behind.
+    """
+    found = _HOST.fullmatch(header)
+    if found is None:
+        return None
+    name, inner = found.groups()
+    if inner is not None and not (":" in inner and is_address(inner)):
+        return None
+    return (name if inner is None else inner).lower()
 
 
 def is_address(host: str) -> bool:

@@ -149,7 +149,7 @@ def _add_interface(app: FastAPI, service: Service) -> None:
         def answer() -> str:
             found = service.as_json(service.index, service.search(what))
             remark = service.remark(what)
-            # ASCII with escapes: a file name may hold bytes that are not UTF-8.
+            # Escapes everything that is not ASCII, so that no encoding matters.
             return json.dumps(found | ({"remark": remark} if remark else {}))
 
         content = await service.searches.run(answer)

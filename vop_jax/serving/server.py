@@ -20,7 +20,7 @@ from data_pipelines.console.errors import UserError
 from data_pipelines.console.interrupts import Interrupts
 from vop_jax.index.video_index import VideoIndex
 from vop_jax.serving.connections import ENDING, BoundedConnection, allow_descriptors
-from vop_jax.serving.gate import PARAMETER, Gate, Names, is_loopback
+from vop_jax.serving.gate import HEAD_BYTES, PARAMETER, Gate, Names, is_loopback
 from vop_jax.serving.previews import Previews
 from vop_jax.serving.routes import make_app
 from vop_jax.serving.service import Service, TextModel
@@ -28,8 +28,6 @@ from vop_jax.serving.service import Service, TextModel
 # Seconds between two requests of a connection, and until requests under way are ended
 # with the server; Ctrl-C ends the program after 10.
 _KEPT_SECONDS, _LAST_SECONDS = 20, 4
-# Most bytes of a request's head.
-_HEAD_BYTES = 32 << 10
 
 
 class SearchServer:
@@ -93,7 +91,7 @@ class SearchServer:
             proxy_headers=False,
             timeout_keep_alive=_KEPT_SECONDS,
             timeout_graceful_shutdown=_LAST_SECONDS,
-            h11_max_incomplete_event_size=_HEAD_BYTES,
+            h11_max_incomplete_event_size=HEAD_BYTES,
         )
         # Errors of the program alone; what browsers do wrong is a warning.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)

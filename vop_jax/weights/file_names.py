@@ -12,6 +12,13 @@ FILE_NAMES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
+# What describes a model's sizes and frames, in the files of one library or another.
+DESCRIPTIONS = (
+    CONFIG,
+    "preprocessor_config.json",
+    "processor_config.json",
+    "open_clip_config.json",
+)
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",

@@ -10,7 +10,7 @@ from data_pipelines.console.errors import UserError
 from vop_jax.hub.fetching import NotFetchedError, fetch
 from vop_jax.hub.names import HubName, parse, with_parts
 from vop_jax.model.clip.families import HUB_NAMES
-from vop_jax.weights.file_names import FILE_NAMES, TOKENIZER_FILES, TUNED
+from vop_jax.weights.file_names import DESCRIPTIONS, FILE_NAMES, TOKENIZER_FILES, TUNED
 
 _DEMO = Path(__file__).parents[1] / "demo"
 # The backbones that come with the project, of the embedded demo, by name.
@@ -20,7 +20,7 @@ EMBEDDED = {
 }
 # The demo's usual one.
 BACKBONE = EMBEDDED["demo"]
-_SHARD = r"-\d+-of-\d+"
+_SHARD = r"-[0-9]+-of-[0-9]+"
 
 
 def configured_folder(backbone: str) -> Path:
@@ -98,5 +98,5 @@ def _needed(names: Collection[str]) -> list[str]:
     found += [x for x in (TUNED,) if x in names]
     if not found:
         return []
-    described = (x for x in names if x.endswith("config.json") or x in TOKENIZER_FILES)
+    described = [x for x in (*DESCRIPTIONS, *TOKENIZER_FILES) if x in names]
     return [*sorted(described), *found]

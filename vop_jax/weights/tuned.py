@@ -14,6 +14,7 @@ from flax import traverse_util
 from data_pipelines.console.errors import UserError
 from vop_jax.model.clip.param_shapes import param_shapes
 from vop_jax.model.clip.sizes import TOWERS, ClipSize
+from vop_jax.model.methods import find_method
 from vop_jax.model.prompts.config import PromptConfig
 from vop_jax.model.shapes import added_shapes
 from vop_jax.runtime.files import write_atomically
@@ -142,6 +143,12 @@ def load_tuned(path: Path, size: ClipSize, backbone_sha256: str | None) -> Tuned
         params = to_tree(RECORDS, tensors, shapes, count, str(path))
         flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
         leaves |= {f"params/{name}": value for name, value in flat.items()}
+    name = metadata["method"]
+    if leaves and not find_method(name).trains_some(leaves, prompts):
+        raise UserError(
+            f"{path}: its vop_jax metadata: method is {name}, which trains none of its "
+            "tensors; fetch or export it again"
+        )
     # A part that is missing as a whole is not missed by any other.
     if metadata.get("tensors", found) != found:
         raise UserError(

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.files.json_files import Matches, described, parse_json, shown
+from vop_jax.model.methods import find_method
 from vop_jax.model.prompts.config import PromptConfig
 
 FORMAT = 1
@@ -96,4 +97,9 @@ def checked_metadata(path: Path, text: str | None) -> dict[str, Any]:
         raise UserError(
             f"{path} has format {shown(version)}; this version reads {FORMAT}"
         )
-    return {**described(values, Metadata, where)}
+    metadata = {**described(values, Metadata, where)}
+    try:
+        find_method(metadata["method"])
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return metadata

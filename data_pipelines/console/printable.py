@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 
 
 def printable(text: str) -> str:
@@ -18,6 +19,12 @@ def shell_word(text: str) -> str:
     if text.isprintable():
         return shlex.quote(text)
     return f"$'{''.join(map(_in_quotes, text))}'"
+
+
+def this_python() -> str:
+    """The Python that runs, as a word of a command line in the current folder."""
+    path, here = sys.executable or "python", os.path.join(os.getcwd(), "")
+    return shell_word(path.removeprefix(here))
 
 
 def _in_quotes(letter: str) -> str:

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -201,8 +202,10 @@ def test_the_next_steps_can_be_copied_whatever_the_caption_is(
     # As the shell takes it apart.
     parts = ["bash", "-c", f"printf '%s\\0' {line.strip()}"]
     words = subprocess.run(parts, capture_output=True, check=True).stdout
-    _, _, *given, last = words.decode().split("\0")
+    python, _, *given, last = words.decode().split("\0")
     assert not last
+    # Another Python may not have the project's packages.
+    assert (Path.cwd() / python) == Path(sys.executable)
     monkeypatch.setattr(sys, "argv", given)
     flags = _parse()
     assert str(flags.index) == f"{odd}/videos.index"

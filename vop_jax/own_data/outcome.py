@@ -8,7 +8,7 @@ from annotated_types import Ge, MaxLen, MinLen
 from typing_extensions import TypedDict
 
 from data_pipelines.console.errors import UserError
-from data_pipelines.console.printable import shell_word
+from data_pipelines.console.printable import shell_word, this_python
 from data_pipelines.console.terminal import say, table
 from data_pipelines.files.json_files import described
 from vop_jax.own_data.pairs import Pairs
@@ -136,7 +136,7 @@ def next_steps(output: Path, videos: Path, pairs: Pairs) -> Iterator[str]:
     """
     where, index = shell_word(str(output)), shell_word(f"{output}/videos.index")
     example = shell_word(_example(pairs))
-    search = "python -m vop_jax.search"
+    search = f"{this_python()} -m vop_jax.search"
     if (tuned := output / "tuned.safetensors").exists():
         yield f"tuned parameters: {tuned}"
     yield f"report: {output / 'report' / 'index.html'}"

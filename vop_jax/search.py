@@ -258,7 +258,7 @@ def _print_hits(found: "Found") -> None:
             )
         say("")
     for line in found.refused:
-        say(f"left out: {printable(line)}")
+        say(f"left out: {line}")
     read, embed, search = (1000 * found.seconds[x] for x in ("read", "embed", "search"))
     say(
         f"index read in {read:.1f} ms, embedded in {embed:.1f} ms, "

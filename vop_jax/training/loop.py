@@ -156,6 +156,8 @@ class _Loop:
         )
         profiler = Profiler(run.folder.tensorboard, config.profile_steps)
         in_flight = 0 if one_at_a_time() else 1
+        if start < steps:
+            terminal.inform("compiling the train step")
         with (
             Watchdog(config.step_timeout) as watchdog,
             Preemption() as preemption,

@@ -12,8 +12,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from data_pipelines.console.errors import UserError, on_one_line
 from data_pipelines.console.printable import printable
@@ -27,6 +27,10 @@ _LINE_INTERVAL = 10.0
 # Wider than any table: rich would truncate cells to make a table fit, while a number
 # that the terminal wraps can still be read.
 _TABLE_WIDTH = 10_000
+# Items of which even short work, such as a look at a file, may take seconds.
+_MANY = 1_000
+
+T = TypeVar("T")
 
 _is_main = True
 
@@ -185,3 +189,14 @@ def progress(name: str, total: int, unit: str) -> Iterator[Bar]:
         yield bar
     finally:
         bar.close()
+
+
+def each_shown(name: str, items: Collection[T], unit: str) -> Iterator[T]:
+    """Yields items whose work is short, with progress where they are many."""
+    if len(items) < _MANY:
+        yield from items
+        return
+    with progress(name, len(items), unit) as bar:
+        for item in items:
+            yield item
+            bar.advance()

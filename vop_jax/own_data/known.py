@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from data_pipelines.console.counted import counted
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
-from data_pipelines.console.terminal import progress
+from data_pipelines.console.terminal import each_shown, progress
 from data_pipelines.decoding.video_files import VideoFiles
 from data_pipelines.decoding.video_job import DecodeJob
 from data_pipelines.decoding.workers import Workers
@@ -105,17 +105,13 @@ def changes(known: Known, pairs: Pairs, files: VideoFiles) -> str:
 def replaced(known: Known, videos: Iterable[str], files: VideoFiles) -> list[str]:
     """Those of some videos whose files are not what they were when looked at."""
     moved = [x for x in videos if not _has_its_time(known["files"][x], files.root / x)]
-    if not moved:
-        return []
     # As of a copied folder, whose films all have another time: their content decides.
     found = []
-    with progress("comparing", total=len(moved), unit="videos") as bar:
-        for video in moved:
-            file = known["files"][video]
-            listed = file["size"], file["mtime_ns"], file["content"]
-            if not is_unchanged(files.root / video, *listed):
-                found.append(video)
-            bar.advance()
+    for video in each_shown("comparing", moved, "videos"):
+        file = known["files"][video]
+        listed = file["size"], file["mtime_ns"], file["content"]
+        if not is_unchanged(files.root / video, *listed):
+            found.append(video)
     return found
 
 

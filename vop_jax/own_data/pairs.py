@@ -13,7 +13,7 @@ from typing import NamedTuple
 from data_pipelines.catalog.annotations import LONGEST_CAPTION, Wrong
 from data_pipelines.console.counted import counted
 from data_pipelines.console.errors import UserError
-from data_pipelines.console.terminal import inform, progress
+from data_pipelines.console.terminal import each_shown, inform
 from data_pipelines.datasets.custom.annotations import (
     SPLITS,
     hashed_splits,
@@ -34,8 +34,6 @@ LEAST = 2
 _LONGEST_NAME = 200
 # Files of one stem that are looked at for the one that may be meant.
 _NEAR = 20
-# Videos whose look-up takes seconds, and more on a network share.
-_MANY = 1_000
 
 
 class Pairs(NamedTuple):
@@ -100,14 +98,8 @@ class _Place(NamedTuple):
 
 def _places(videos: Collection[str], files: VideoFiles) -> dict[str, _Place]:
     """Looks up every video once, however many rows it has."""
-    if len(videos) < _MANY:
-        return {video: _place_of(video, files) for video in videos}
-    found = {}
-    with progress("checking", total=len(videos), unit="videos") as bar:
-        for video in videos:
-            found[video] = _place_of(video, files)
-            bar.advance()
-    return found
+    looked_up = each_shown("checking", videos, "videos")
+    return {video: _place_of(video, files) for video in looked_up}
 
 
 def _place_of(video: str, files: VideoFiles) -> _Place:

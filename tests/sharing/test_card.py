@@ -77,6 +77,15 @@ def test_results_and_their_intervals(model, tmp_path):
     )
 
 
+def test_results_of_a_few_videos_are_called_so(model, tmp_path):
+    few = RESULTS | {"queries": 2, "videos": 2, "left_out": 0}
+    given = [written(tmp_path / "few.json", few)]
+    text = card_of(model, tmp_path / "few", results=given)
+    assert "2 captions, 2 videos; with so few videos the metrics say little" in text
+    given = [written(tmp_path / "many.json", RESULTS)]
+    assert "so few" not in card_of(model, tmp_path / "many", results=given)
+
+
 def test_what_evaluate_writes_is_read(model, tmp_path):
     import numpy as np
 

@@ -53,6 +53,7 @@ def test_the_page(split, tmp_path):
     page = folder.report.read_text()
     assert "<script" not in page
     assert "&lt;script&gt;" in page
+    assert "percentages; with so few videos the metrics say little" in page
     assert page.count("<svg") == 2
     assert page.count('class="verdict wrong"') == 1
     assert page.count('class="verdict right"') == 2

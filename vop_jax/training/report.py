@@ -14,6 +14,7 @@ from vop_jax.pages.render import render
 from vop_jax.runtime.files import write_atomically
 from vop_jax.runtime.metrics_log import read_metrics
 from vop_jax.runtime.run_folder import RunFolder
+from vop_jax.scoring.chance import FEW, FEW_VIDEOS
 from vop_jax.scoring.event_order import ORDERS
 from vop_jax.scoring.similarity import Similarity
 
@@ -163,6 +164,7 @@ def write_report(
         trained: (path, shape, parameter count) of each trained parameter.
         shown: retrieved examples of the tuned model.
     """
+    final = list(results.values())[-1]
     page = render(
         "report.html",
         config=config,
@@ -174,7 +176,8 @@ def write_report(
         curves=_curves(list(read_metrics(folder))),
         trained=trained,
         examples=shown,
-        final=list(results.values())[-1],
+        final=final,
+        remark=f"; {FEW}" if final["videos"] < FEW_VIDEOS else "",
         first=next(iter(results.values())),
     )
     write_atomically(folder.report, page)

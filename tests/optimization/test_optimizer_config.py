@@ -54,5 +54,13 @@ def test_a_method_of_the_backbone_adds_nothing(method, name, value):
     values["prompts"][name] = value
     with pytest.raises(UserError, match=f"prompts.{name} is {value}, but .*={method}"):
         check_config(values)
-    # A method that trains what is added takes it.
+    # A method that trains what is added takes it, beside something of its own.
+    values["prompts"]["text_length"] = 8
     check_config(values | {"method": "vop"})
+
+
+def test_what_another_method_adds_is_not_a_method_s_alone():
+    values = default_values("zero_shot") | {"method": "vop"}
+    values["prompts"]["lora_rank"] = 8
+    with pytest.raises(UserError, match=r"has lora_rank alone, but config.method=vop"):
+        check_config(values)

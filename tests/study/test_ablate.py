@@ -141,6 +141,23 @@ def test_what_is_finished_is_not_run_again(study, base, monkeypatch):
     assert again.finished == first.finished
 
 
+def test_a_page_says_that_nothing_was_searched(study, tmp_path):
+    write_study_page(
+        tmp_path / "index.html",
+        study=study[0].study,
+        cells=CELLS,
+        untuned=study[0].untuned,
+        finished=study[0].finished,
+        failed={},
+        dataset="demo",
+        epochs=2,
+        searched=False,
+    )
+    text = " ".join((tmp_path / "index.html").read_text().split())
+    assert "Each run had 2 epochs; learning rates are the methods' own, none" in text
+
+
+@pytest.mark.slow
 def test_chosen_cells_alone_are_run(study, base, tmp_path, monkeypatch):
     first, output, _ = study
     some = StudyRuns("small", base, tmp_path, [0, 1], [1.0], only=["text"])
@@ -209,6 +226,7 @@ def test_runs_of_other_settings_are_not_mixed(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_shorter_search_is_no_other_setting(study, base, tmp_path, monkeypatch):
     """Its runs have epochs of their own; the final ones are compared."""
     some = StudyRuns("small", base, tmp_path, [0], [0.5, 1.0], 2, only=["text"])

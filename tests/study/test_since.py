@@ -213,7 +213,7 @@ def page(tmp_path_factory):
         failed={},
         dataset="demo",
         epochs=24,
-        searched=False,
+        searched=True,
         costs=costs,
     )
     patch.undo()

@@ -72,7 +72,7 @@ class Service:
         self.searches, self.reads = Slots(*_SEARCHES), Slots(*_READS)
         self.clips = Slots(*_CLIPS)
         # The first picture would wait for it, and so would those beside it.
-        self.reads.begin(index.open_tables)
+        self.reads.begin(lambda: self.index.open_tables())
         self._making: dict[tuple, asyncio.Task[Clip]] = {}
         self.examples = [
             (text, address("/", q=text))

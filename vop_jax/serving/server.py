@@ -111,6 +111,7 @@ class SearchServer:
     def serve(self) -> None:
         """Answers requests until `stop`, SIGTERM or Ctrl-C."""
         allow_descriptors()
+        self.service.begin()
         self._server.run(sockets=[self._socket])
 
     def stop(self) -> None:

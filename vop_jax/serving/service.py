@@ -71,14 +71,16 @@ class Service:
         self.as_json, self.previews = as_json, previews
         self.searches, self.reads = Slots(*_SEARCHES), Slots(*_READS)
         self.clips = Slots(*_CLIPS)
-        # The first picture would wait for it, and so would those beside it.
-        self.reads.begin(lambda: self.index.open_tables())
         self._making: dict[tuple, asyncio.Task[Clip]] = {}
         self.examples = [
             (text, address("/", q=text))
             for text in _EXAMPLES
             if not model.tokenizer.remark(text)
         ]
+
+    def begin(self) -> None:
+        """Opens what the first picture, and those beside it, would wait for."""
+        self.reads.begin(self.index.open_tables)
 
     def search(self, what: Asked) -> Found:
         """The results of a search.

@@ -189,6 +189,8 @@ def test_beam_in_several_processes_into_an_object_store(
     assert found == expected
 
 
+# Minutes of what the others show one by one.
+@pytest.mark.campaign
 def test_the_lines_of_the_documentation(source, dask, s3, tmp_path):
     """Of its section on scale, as they are printed, on stand-ins for what they name."""
     page = (ROOT / "docs/data_sets.md").read_text()

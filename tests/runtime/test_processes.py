@@ -199,7 +199,10 @@ def relative(ours, theirs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "devices"), [(1, 4), (2, 1), (4, 2)])
+@pytest.mark.parametrize(
+    ("count", "devices"),
+    [(1, 4), pytest.param(2, 1, marks=pytest.mark.campaign), (4, 2)],
+)
 def test_any_number_of_processes_and_devices_is_the_same_run(
     single, values, count, devices
 ):

@@ -4,6 +4,8 @@ import os
 import signal
 import sys
 
+import pytest
+
 # Before JAX is imported anywhere. Unoptimised code compiles several times faster, and
 # compiling is what most tests spend their time on.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -24,3 +26,21 @@ quiet_libraries()
 # PyTorch imports Triton where it is installed; both its library and XLA's hold LLVM,
 # and the process crashes.
 sys.modules["triton"] = None  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture(autouse=True)
+def compile_cache_of_each_test():
+    """Lets no later test write compiled programs into a folder of one that is over.
+
+    JAX goes on using the folder that it found first, also when it is set to another,
+    and the folder goes with the test.
+    """
+    jax = sys.modules.get("jax")
+    before = jax.config.jax_compilation_cache_dir if jax else None
+    yield
+    if jax := sys.modules.get("jax"):
+        from jax.experimental.compilation_cache import compilation_cache
+
+        if jax.config.jax_compilation_cache_dir != before:
+            jax.config.update("jax_compilation_cache_dir", before)
+        compilation_cache.reset_cache()

@@ -150,7 +150,6 @@ def test_costs_are_relative_and_of_what_fits(base, tmp_path, monkeypatch):
     monkeypatch.setitem(STUDIES, "costs", study)
     runs = StudyRuns("costs", base, tmp_path, [0], [1.0])
     runs.measure_costs()
-    jax.config.update("jax_compilation_cache_dir", None)
     one, other = runs.costs["a"], runs.costs["b"]
     assert list(runs.costs) == ["a", "b"]
     assert one["train_flops"] == one["inference_flops"] == 1

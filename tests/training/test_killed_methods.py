@@ -30,12 +30,10 @@ CHANGES = {"compute__scan": True}
 @pytest.fixture
 def cache(tmp_path):
     """A place for compiled programs: all three runs of a method have the same."""
-    before = jax.config.jax_compilation_cache_dir
     least = jax.config.jax_persistent_cache_min_compile_time_secs
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     yield str(tmp_path / "xla")
-    jax.config.update("jax_compilation_cache_dir", before)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
 
 

@@ -9,8 +9,14 @@ from vop_jax.scoring.permutation import permutation_test
 # As `evaluate` draws by default, so that both say the same.
 RESAMPLES, SEED = 1000, 0
 # Below it R@10 is near 100 by guessing, and an interval over videos is too narrow.
-FEW_VIDEOS = 50
-FEW = "with so few videos the metrics say little, R@5 and R@10 least"
+_FEW_VIDEOS = 50
+
+
+def remark_on(videos: int) -> str:
+    """What is to be said of metrics over so many videos; empty if nothing is."""
+    if videos >= _FEW_VIDEOS:
+        return ""
+    return "with so few videos the metrics say little, R@5 and R@10 least"
 
 
 def drawn_intervals(rankings: Mapping[str, Ranking]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from data_pipelines.files.json_files import described, shown
 from data_pipelines.preparing.provenance import Provenance
 from vop_jax.model.methods import METHODS
 from vop_jax.runtime.run_folder import RunFolder, flat_fields
-from vop_jax.scoring.chance import FEW, FEW_VIDEOS
+from vop_jax.scoring.chance import remark_on
 from vop_jax.sharing.results import Scored
 from vop_jax.weights.locate import EMBEDDED
 from vop_jax.weights.tuned_config import HERE, BackboneOf
@@ -265,8 +265,8 @@ def _cell(value: float | None, ends: Sequence[float] | None) -> str:
 def _conditions(scored: Scored) -> str:
     """How the metrics of a split came about."""
     said = [f"{scored.queries:,} captions, {scored.videos:,} videos"]
-    if scored.videos < FEW_VIDEOS:
-        said.append(FEW)
+    if remark := remark_on(scored.videos):
+        said.append(remark)
     if scored.ties:
         said.append(f"ties count as `{scored.ties}`")
     if scored.intervals:

@@ -14,7 +14,7 @@ from vop_jax.pages.render import render
 from vop_jax.runtime.files import write_atomically
 from vop_jax.runtime.metrics_log import read_metrics
 from vop_jax.runtime.run_folder import RunFolder
-from vop_jax.scoring.chance import FEW, FEW_VIDEOS
+from vop_jax.scoring.chance import remark_on
 from vop_jax.scoring.event_order import ORDERS
 from vop_jax.scoring.similarity import Similarity
 
@@ -177,7 +177,7 @@ def write_report(
         trained=trained,
         examples=shown,
         final=final,
-        remark=f"; {FEW}" if final["videos"] < FEW_VIDEOS else "",
+        remark=remark_on(final["videos"]),
         first=next(iter(results.values())),
     )
     write_atomically(folder.report, page)

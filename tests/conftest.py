@@ -7,12 +7,15 @@ import sys
 import pytest
 
 # Before JAX is imported anywhere. Unoptimised code compiles several times faster, and
-# compiling is what most tests spend their time on.
+# compiling is what most tests spend their time on. Kernels of fusions that are emitted
+# one by one, and code that is split for parallel compilation, treble that again.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 "
     "--xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true"
+    "--xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
 )
 
 # A shell that runs the tests in the background makes them ignore Ctrl-C, and with them

@@ -160,6 +160,15 @@ def test_what_is_asked_is_bounded(server, query, says):
         assert content.decode().startswith(says)
 
 
+def test_a_misspelt_parameter_of_the_interface_is_no_filter(server):
+    status, _, content = ask(server, "/api/search?q=red&per_vdeo=3")
+    assert status == 422
+    (said,) = json.loads(content).values()
+    assert said.startswith("per_vdeo: there is no such parameter; there are q, like, ")
+    # An address that was passed on carries what others have added.
+    assert ask(server, "/?q=red&per_vdeo=3")[0] == 200
+
+
 @pytest.mark.parametrize(
     "path", ["/", "/file?video=green.avi", "/preview?video=green.avi", "/file?video=x"]
 )

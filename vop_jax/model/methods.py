@@ -104,7 +104,7 @@ class Method:
         Args:
             prompts: all that is added; its lengths and layers are a user's choice.
         """
-        return bool(_kinds(prompts) & _kinds(self.prompt_config(_LAYERS)))
+        return bool(prompts.kinds() & self.prompt_config(_LAYERS).kinds())
 
     def trains_some(self, paths: Iterable[str], prompts: PromptConfig) -> bool:
         """Whether parameters can have been trained by the method.
@@ -114,7 +114,7 @@ class Method:
             prompts: what is added to CLIP.
         """
         added = any(pattern.startswith(_ADDED) for pattern in self.trained)
-        if not added and _kinds(prompts):
+        if not added and prompts.kinds():
             return False
         return (added and self.adds_some(prompts)) or any(
             re.fullmatch(pattern, path)
@@ -135,7 +135,7 @@ class Method:
                 adds something else.
         """
         if any(pattern.startswith(_ADDED) for pattern in self.trained):
-            if _kinds(prompts) and not self.adds_some(prompts):
+            if prompts.kinds() and not self.adds_some(prompts):
                 usual = ", ".join(self.prompt_config(_LAYERS).additions())
                 raise UserError(
                     f"config.prompts has {', '.join(prompts.additions())} alone, but "
@@ -149,16 +149,6 @@ class Method:
                 f"nothing that is added to CLIP; leave it at {usual!r}, "
                 "or use another method"
             )
-
-
-def _kinds(prompts: PromptConfig) -> set[str]:
-    """What is added to CLIP: prompts of any kind, or a field of the others."""
-    return {
-        "prompts" if field.endswith("_length") and field != "global_length" else field
-        for field in prompts.additions()
-        # Says which layers, and is left to a user.
-        if field != "split_layer"
-    }
 
 
 METHODS = {

@@ -1,6 +1,7 @@
 """What a request asks: parameters of the addresses, checked, and addresses made."""
 
 import datetime
+import inspect
 import os
 import urllib.parse
 from collections.abc import Callable
@@ -98,6 +99,22 @@ def asked(
         until=_moment_of(day_ends, until),
     )
     return Asked(queries, filters, top, per_video or 1, fields)
+
+
+def nothing_else(request: Request) -> None:
+    """Refuses parameters that `asked` does not know; used by FastAPI.
+
+    A misspelt filter would otherwise be no filter. The page ignores what it does not
+    know, since addresses that are passed on carry parameters of others.
+
+    Raises:
+        HTTPException: there is one.
+    """
+    known = [*inspect.signature(asked).parameters][1:]
+    for name in request.query_params:
+        if name not in known:
+            text = f"{name[:100]}: there is no such parameter; there are "
+            raise HTTPException(422, text + ", ".join(known))
 
 
 def _moment_of(

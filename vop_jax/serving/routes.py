@@ -17,7 +17,15 @@ from data_pipelines.console.printable import printable
 from vop_jax.index.page import stretch_times
 from vop_jax.pages.render import TEMPLATES, render
 from vop_jax.serving.previews import PreviewError
-from vop_jax.serving.requests import Asked, Stretch, address, asked, stretch, video_path
+from vop_jax.serving.requests import (
+    Asked,
+    Stretch,
+    address,
+    asked,
+    nothing_else,
+    stretch,
+    video_path,
+)
 from vop_jax.serving.service import Service
 from vop_jax.serving.slots import BusyError
 
@@ -137,7 +145,9 @@ def _file(path: Path, media_type: str) -> FileResponse:
 
 
 def _add_interface(app: FastAPI, service: Service) -> None:
-    @app.get("/api/search", summary="Search, by text or by a moment")
+    only = [Depends(nothing_else)]
+
+    @app.get("/api/search", summary="Search, by text or by a moment", dependencies=only)
     async def search(what: Annotated[Asked, Depends(asked)]) -> Response:
         """The answer is what `search query --json` prints.
 

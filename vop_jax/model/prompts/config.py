@@ -34,12 +34,15 @@ _LENGTHS, _LAYERS = Range(0, 4_096), 10_000
 _SIGNED = Range(-1_000, 1_000)
 # Joins by 2 and more of them than frames allow; a part of the tokens.
 _JOINS, _SHARE = 13, Range(0, 1)
-# Fields that change CLIP itself; the others only say how these do.
-_ADDITIONS = (
-    *("text_length", "video_length", "position_length", "context_length"),
-    *("joint_length", "split_layer", "adapter", "lora_rank", "global_length"),
-    *("fusion_layers", "fusion_text_layers", "merge_layers"),
-)
+# Fields that change CLIP itself -> the kind of what they add; the others only say how
+# these do. `split_layer` brings no parameters, and so is of no kind.
+_ADDITIONS = {
+    **dict.fromkeys(("text_length", "video_length", "position_length"), "prompts"),
+    **dict.fromkeys(("context_length", "joint_length"), "prompts"),
+    **{"split_layer": "", "global_length": "global prompts"},
+    **{"adapter": "adapters", "lora_rank": "LoRA", "merge_layers": "merging"},
+    **{"fusion_layers": "fusion", "fusion_text_layers": "fusion of captions"},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,6 +226,10 @@ class PromptConfig:
         """The fields that change CLIP, as far as they differ from the defaults."""
         values = {name: getattr(self, name) for name in _ADDITIONS}
         return {k: v for k, v in values.items() if v != getattr(PromptConfig, k)}
+
+    def kinds(self) -> set[str]:
+        """The kinds of what is added to CLIP."""
+        return {_ADDITIONS[name] for name in self.additions()} - {""}
 
     def _own_prompts(self) -> bool:
         """Whether there are VoP's prompts, or a choice of where they are."""

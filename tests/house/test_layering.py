@@ -96,17 +96,10 @@ def test_no_room_is_above_itself():
     tuple(graphlib.TopologicalSorter(graph).static_order())
 
 
-def imported_at_once(source):
-    """The modules that a source imports as it is imported itself."""
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            yield from imported(ast.unparse(node))
-
-
 def circle_of(sources):
     """The files of an import circle, or an empty list."""
     graph = {
-        path: {target_of(module) for module in imported_at_once(source)} - {None}
+        path: {target_of(module) for module in imported(source)} - {None}
         for path, source in sources.items()
     }
     try:
@@ -117,7 +110,7 @@ def circle_of(sources):
 
 
 def test_no_module_imports_itself_by_way_of_others():
-    """Which module of a circle is imported first decides whether that fails."""
+    """Not in a function either, nor for types alone: neither can be read first."""
     sources = {x: x.read_text() for x in FILES}
     circle = circle_of(sources)
     assert not circle
@@ -125,7 +118,7 @@ def test_no_module_imports_itself_by_way_of_others():
     towers = ROOT / "vop_jax" / "model" / "towers.py"
     upward = "import vop_jax.model.dual_encoder"
     assert towers in circle_of({**sources, towers: upward})
-    assert not circle_of({**sources, towers: f"def f():\n  {upward}"})
+    assert towers in circle_of({**sources, towers: f"def f():\n  {upward}"})
 
 
 def test_doors_are_imported_by_doors_alone():

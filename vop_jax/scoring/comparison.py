@@ -1,7 +1,8 @@
-"""Compares an evaluation with the ranks of another model on the same queries."""
+"""Compares ranks with those of another model on the same queries."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from annotated_types import Ge
@@ -11,11 +12,9 @@ from data_pipelines.console.errors import UserError
 from data_pipelines.console.terminal import table
 from data_pipelines.files.json_files import LARGEST_ANNOTATIONS, read_described
 from vop_jax.scoring.bootstrap import Ranking
+from vop_jax.scoring.directions import Direction
 from vop_jax.scoring.metrics import summary
 from vop_jax.scoring.permutation import Difference, permutation_test
-
-if TYPE_CHECKING:
-    from vop_jax.scoring.evaluation import Evaluation
 
 _Rank = Annotated[float, Ge(1)] | Annotated[int, Ge(1)]
 _Ranks = list[_Rank] | list[list[_Rank]]
@@ -60,18 +59,26 @@ def read_ranks(path: Path) -> OtherRanks:
 
 
 def compare(
-    evaluation: "Evaluation", against: OtherRanks
+    own: Mapping[str, Any],
+    ways: Mapping[str, Direction],
+    against: OtherRanks,
+    *,
+    permutations: int,
+    seed: int,
 ) -> dict[str, dict[str, Difference]]:
     """The differences of all metrics by direction, see `permutation_test`.
 
     Args:
-        evaluation: of the one model.
-        against: the ranks of the other one.
+        own: the ranks of the one model, as `RanksFile` has them.
+        ways: the same by direction.
+        against: the ranks of the other model.
+        permutations: their number.
+        seed: of the permutations.
 
     Raises:
         UserError: the other model answered other queries, or ties count otherwise.
     """
-    own, (where, other) = evaluation.ranks_as_json(), against
+    where, other = against
     if other["ties"] != own["ties"]:
         raise UserError(
             f"{where} counts ties as {other['ties'][:40]!r}, this evaluation as "
@@ -85,7 +92,7 @@ def compare(
                 "the same data set and split"
             )
     found = {}
-    for way, direction in evaluation.ways.items():
+    for way, direction in ways.items():
         ranks = other.get(way)
         if ranks is None or len(ranks) != len(own[way]):
             raise UserError(
@@ -106,17 +113,17 @@ def compare(
         found[way] = permutation_test(
             Ranking(direction.ranks, direction.video),
             theirs,
-            permutations=evaluation.resamples,
-            seed=evaluation.seed,
+            permutations=permutations,
+            seed=seed,
         )
     return found
 
 
 def as_json(
-    found: dict[str, dict[str, Difference]], evaluation: "Evaluation", where: str
+    found: dict[str, dict[str, Difference]], permutations: int, where: str
 ) -> dict[str, Any]:
     """A comparison as JSON values."""
-    drawing = {"ranks": where, "permutations": evaluation.resamples}
+    drawing = {"ranks": where, "permutations": permutations}
     return drawing | {
         way: {name: each._asdict() for name, each in metrics.items()}
         for way, metrics in found.items()

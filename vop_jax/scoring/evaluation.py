@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,47 +18,13 @@ from vop_jax.scoring.bootstrap import (
 )
 from vop_jax.scoring.comparison import OtherRanks, as_json, compare, show
 from vop_jax.scoring.counts import Counts, count_corrected
+from vop_jax.scoring.directions import Direction, directions
 from vop_jax.scoring.event_order import ORDERS
 from vop_jax.scoring.hub_corrections import Correction, dual_softmax, querybank_norm
 from vop_jax.scoring.metrics import by_direction, summary
 from vop_jax.scoring.permutation import Difference
 from vop_jax.scoring.similarity import Similarity
 from vop_jax.scoring.ties import TIES
-
-
-class Direction(NamedTuple):
-    """The ranks of one direction.
-
-    Attributes:
-        ranks: of the queries; with `clip4clip` a query has one for each tie.
-        query: the index of the text or video that each rank belongs to.
-        video: the video of each rank's query, which is its bootstrap cluster.
-    """
-
-    ranks: Float[np.ndarray, "R"]
-    query: Int[np.ndarray, "R"]
-    video: Int[np.ndarray, "R"]
-
-
-def directions(
-    counts: dict[str, Counts], right: Int[np.ndarray, "T"], ties: str
-) -> dict[str, Direction]:
-    """The ranks of each direction, with what they belong to.
-
-    Args:
-        counts: by direction, see `vop_jax.scoring.counts`.
-        right: the correct video of each text.
-        ties: see `vop_jax.scoring.metrics`.
-    """
-    found, asked = {}, np.unique(right)
-    for way, number in counts.items():
-        query = np.arange(len(right)) if way == "t2v" else asked
-        video = right if way == "t2v" else asked
-        if ties == "clip4clip":
-            times = number.tied + 1
-            query, video = np.repeat(query, times), np.repeat(video, times)
-        found[way] = Direction(number.ranks(ties), query, video)
-    return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,7 +100,13 @@ class Evaluation:
         """The differences to the other model's metrics, if there is one."""
         if self.against is None:
             return {}
-        return compare(self, self.against)
+        return compare(
+            self.ranks_as_json(),
+            self.ways,
+            self.against,
+            permutations=self.resamples,
+            seed=self.seed,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """All metrics as JSON values."""
@@ -207,7 +179,8 @@ class Evaluation:
     def _compared_as_json(self) -> dict[str, Any]:
         if self.against is None:
             return {}
-        return {"against": as_json(self.compared, self, self.against.where)}
+        found = as_json(self.compared, self.resamples, self.against.where)
+        return {"against": found}
 
     def _show_orders(self) -> None:
         rows = [

@@ -22,7 +22,7 @@ from vop_jax.runtime.files import write_atomically
 from vop_jax.runtime.metrics_log import read_metrics
 from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.scoring.bootstrap import Ranking, bootstrap_intervals
-from vop_jax.scoring.evaluation import directions
+from vop_jax.scoring.directions import directions
 from vop_jax.scoring.metrics import retrieval_counts
 from vop_jax.scoring.similarity import Similarity
 from vop_jax.study.cells import Cell, Study, find_study

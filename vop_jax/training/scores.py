@@ -11,7 +11,7 @@ from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.model.embedder import Embedder
 from vop_jax.scoring.bootstrap import Ranking
 from vop_jax.scoring.counts import Counts
-from vop_jax.scoring.evaluation import directions
+from vop_jax.scoring.directions import directions
 from vop_jax.scoring.metrics import retrieval_counts
 from vop_jax.scoring.results import score
 from vop_jax.scoring.similarity import Similarity

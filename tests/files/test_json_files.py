@@ -2,11 +2,11 @@
 
 import os
 import socket
-import time
 from typing import Annotated, Literal, NotRequired
 
 import pytest
 from annotated_types import Ge, Le, MaxLen
+from own_time import at_most
 from typing_extensions import TypedDict
 
 from data_pipelines.console.errors import UserError
@@ -58,10 +58,8 @@ def test_what_json_says():
     ids=lambda x: x[:24],
 )
 def test_what_is_refused_is_one_short_line(text, says):
-    began = time.process_time()
-    with pytest.raises(UserError, match=says) as error:
+    with at_most(2), pytest.raises(UserError, match=says) as error:
         parse_json(text, "some/file.json")
-    assert time.process_time() - began < 2
     assert len(str(error.value)) < 250
     assert "\n" not in str(error.value)
     assert "some/file.json" in str(error.value)
@@ -69,10 +67,8 @@ def test_what_is_refused_is_one_short_line(text, says):
 
 def test_a_doubled_key_is_found_in_linear_time():
     keys = [f'"{i}": 0' for i in range(300_000)]
-    began = time.process_time()
-    with pytest.raises(UserError, match="'299999' appears twice"):
+    with at_most(2), pytest.raises(UserError, match="'299999' appears twice"):
         parse_json("{" + ", ".join([*keys, keys[-1]]) + "}", "x")
-    assert time.process_time() - began < 2
 
 
 def not_regular(kind, path):
@@ -184,12 +180,11 @@ def test_a_value_that_fits_is_given_without_what_is_not_described():
     ids=lambda x: str(x)[:24],
 )
 def test_what_does_not_fit_is_told_by_its_place(change, says):
-    began = time.process_time()
-    with pytest.raises(UserError) as error:
-        described(GOOD | change, Outer, "f.json")
-    assert says in str(error.value)
-    assert "\n" not in str(error.value)
-    assert len(str(error.value)) < 160
-    assert time.process_time() - began < 2
+    with at_most(2):
+        with pytest.raises(UserError) as error:
+            described(GOOD | change, Outer, "f.json")
+        assert says in str(error.value)
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 160
     with pytest.raises(UserError, match=r"lacks the key 'count'"):
         described({}, Outer, "f.json")

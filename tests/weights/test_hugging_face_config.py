@@ -4,10 +4,10 @@ import json
 import resource
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
+from own_time import at_most
 
 from data_pipelines.console.errors import UserError
 from vop_jax.model.clip.families import SIZES
@@ -145,9 +145,8 @@ def test_what_is_refused_is_one_line(tmp_path, values, says):
 def test_labels_are_not_made(tmp_path):
     values = DEMO | {"num_labels": 10**8, "id2label": {}, "text_config_extra": [1]}
     values["vision_config"] = values["vision_config"] | {"num_labels": 10**8}
-    began = time.process_time()
-    assert load_size(written(tmp_path, values)) == SIZES["demo"]
-    assert time.process_time() - began < 1
+    with at_most(1):
+        assert load_size(written(tmp_path, values)) == SIZES["demo"]
 
 
 PROGRAM = """
@@ -230,10 +229,8 @@ def test_a_stated_size_is_that_of_the_header(tmp_path, monkeypatch, change, says
     monkeypatch.setattr("vop_jax.weights.backbone.param_shapes", None)
     (tmp_path / "model.safetensors").symlink_to(BACKBONE / "model.safetensors")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.process_time()
-    with pytest.raises(UserError, match=says) as error:
+    with at_most(2), pytest.raises(UserError, match=says) as error:
         load_backbone(written(tmp_path, change))
-    assert time.process_time() - began < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 << 10
     assert "\n" not in str(error.value)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -12,10 +12,8 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from data_pipelines.console.errors import UserError
-from data_pipelines.files.json_files import parse_json
+from data_pipelines.feeding.records import examples
 from data_pipelines.preparing.shard_files import (
-    check_extras,
-    check_lengths,
     check_shard_files,
     damaged,
     file_size,
@@ -236,16 +234,6 @@ def hold_out(train: Split, count: int, keep: bool = False) -> HeldOut:
     return HeldOut(train if keep else train.take(rest), validation)
 
 
-class _Example(NamedTuple):
-    """The fields read from one record; `frames` is None if they stay on disk."""
-
-    size: int
-    video_id: str
-    captions: list[str]
-    extras: dict[str, Any]
-    frames: np.ndarray | None
-
-
 def load_split(
     path: epath.PathLike,
     split: str,
@@ -262,7 +250,7 @@ def load_split(
 
     Raises:
         UserError: nothing is prepared there, there is no such split, it holds fewer
-            frames, or a shard is damaged.
+            frames or no video, or a shard is damaged.
     """
     info = _open(path).info
     if split not in info.splits:
@@ -287,18 +275,21 @@ def load_split(
         zip(files, about.shard_lengths, strict=True)
     ):
         position, before = 0, len(ids)
-        for example in _examples(file, count if fits else 0):
+        for example in examples(file, count):
             ids.append(example.video_id)
             captions += example.captions
             start.append(len(captions))
             extras.append(example.extras)
-            frames.append(example.frames)
+            if fits:
+                frames.append(example.frames)
             file_of.append(number)
             offset.append(position)
             # A TFRecord: 8 bytes of length, two checksums of 4 bytes, and the data.
             position += 16 + example.size
         if len(ids) - before != length:
             raise damaged(file, f"{len(ids) - before} of {length} records")
+    if not ids:
+        raise UserError(f"{path}: the split {split} holds no video; prepare it again")
     if len({"twin" in extra for extra in extras}) > 1:
         raise UserError(f"{path}: some videos of {split} have extras, others none")
     stored = (
@@ -340,60 +331,3 @@ def _open(path: epath.PathLike) -> Any:
         raise UserError(
             f"{path} cannot be read ({reason}); remove it and prepare it again"
         ) from None
-
-
-def _examples(file: str, frame_count: int) -> Iterator[_Example]:
-    """The records of a shard, in order, with `frame_count` frames, or none for 0."""
-    text = tf.io.FixedLenFeature([], tf.string)
-    wanted = {
-        "video_id": text,
-        "captions": tf.io.RaggedFeature(tf.string),
-        "extras": text,
-    }
-    if frame_count:
-        wanted["frames"] = tf.io.FixedLenFeature([frame_count], tf.string)
-
-    def parse(record):
-        parsed = tf.io.parse_single_example(record, wanted)
-        return {"size": tf.strings.length(record), **parsed}
-
-    check_lengths(file)
-    records: Any = tf.data.TFRecordDataset(file, buffer_size=8 << 20).map(parse)
-    elements = naming_damage([file], records.as_numpy_iterator())
-    number = 0
-    while True:
-        try:
-            example = next(elements, None)
-            if example is None:
-                return
-            video_id = example["video_id"].decode()
-            captions = [caption.decode() for caption in example["captions"]]
-            extras = parse_json(example["extras"].decode(), f"{file}: extras")
-        # The record is intact but holds something else.
-        except (tf.errors.OpError, UnicodeDecodeError) as error:
-            raise damaged(file, f"record {number}: {error}") from None
-        if not captions:
-            raise damaged(file, f"record {number} has no caption")
-        extras = check_extras(extras, f"{file}: extras of record {number}")
-        yield _Example(
-            int(example["size"]), video_id, captions, extras, example.get("frames")
-        )
-        number += 1
-
-
-def naming_damage(files: Sequence[str], elements: Iterable[Any]) -> Iterator[Any]:
-    """Passes on the elements of a data set; a shard that cannot be read is named.
-
-    Raises:
-        UserError: one of the files is damaged or gone.
-    """
-    try:
-        yield from elements
-    except (tf.errors.DataLossError, tf.errors.OpError) as error:
-        for file in files:
-            try:
-                for _ in tf.data.TFRecordDataset(file):
-                    pass
-            except tf.errors.OpError as found:
-                raise damaged(file, found.message) from None
-        raise error from None

@@ -6,7 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from data_pipelines.feeding.split import Split, naming_damage
+from data_pipelines.feeding.records import naming_damage
+from data_pipelines.feeding.split import Split
 from data_pipelines.preparing.shard_files import damaged
 
 

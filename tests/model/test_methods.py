@@ -134,12 +134,17 @@ def test_only_the_trained_leaves_change(name):
         "frames": rng.integers(0, 256, (4, 2, 48, 48, 3), np.uint8),
         "text_ids": np.array([[1, word, size.eos_id] for word in (3, 4, 5, 6)]),
     }
+    if method.loss == "alignment":
+        # A caption of each frame.
+        words = rng.integers(3, 9, (4, 2, 1))
+        ends = np.full_like(words, size.eos_id)
+        batch["frame_ids"] = np.concatenate([np.ones_like(words), words, ends], axis=-1)
     count = count_trained(variables, mask)
     moments = [x for x in jax.tree.leaves(state.optimizer) if x.ndim]
     # Two moments of what trains and of nothing else.
     assert sum(x.size for x in moments) == 2 * count
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    step = jax.jit(make_train_step(model, optimizer, mesh))
+    step = jax.jit(make_train_step(model, optimizer, mesh, loss=method.loss or "auto"))
     state, metrics = step(state, frozen, batch)
     assert np.isfinite(metrics["loss"])
     after, chosen = paths(merge(state.trainable, frozen)), paths(mask)

@@ -31,6 +31,21 @@ def place_of(path: PathLike) -> "Path | str":
     return expanded(text).absolute()
 
 
+def existing_place(path: PathLike) -> "Path | str":
+    """The place of an index that is to be read.
+
+    Raises:
+        UserError: nothing is there, or a file, or it cannot be a place.
+    """
+    place = place_of(path)
+    if isinstance(place, Path) and not os.path.exists(place):
+        raise UserError(
+            f"{place} does not exist; python -m vop_jax.search index makes an index"
+        )
+    check_kind(place)
+    return place
+
+
 def storage_options(place: "Path | str") -> dict[str, str]:
     """What the client of an object store needs beside the environment's variables."""
     if isinstance(place, Path):

@@ -25,7 +25,7 @@ from vop_jax.index.contents import is_unchanged
 from vop_jax.index.encoder import VideoEncoder
 from vop_jax.index.export import Written, export
 from vop_jax.index.listing import PathLike, existing_folder, list_videos
-from vop_jax.index.location import check_kind, file_below, place_of
+from vop_jax.index.location import existing_place, file_below, place_of
 from vop_jax.index.meta import MOMENT_SECONDS, Meta
 from vop_jax.index.searching import answers, check_queries, embedded
 from vop_jax.index.shards import Shard
@@ -81,12 +81,7 @@ class VideoIndex:
         Raises:
             UserError: there is no index, or it cannot be read.
         """
-        place = place_of(path)
-        if isinstance(place, Path) and not place.exists():
-            raise UserError(
-                f"{place} does not exist; python -m vop_jax.search index makes an index"
-            )
-        check_kind(place)
+        place = existing_place(path)
         root = None if videos is None else existing_folder(videos)
         index = cls(place, root)
         with contextlib.closing(index._source):

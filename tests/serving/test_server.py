@@ -152,6 +152,8 @@ def test_filters_reach_the_index(server):
         ("q=x&top=5&top=7", "top: it is given 2 times"),
         ("like=green.avi@1&like=green.avi@2", "like: it is given 2 times"),
         ("q=x&folder=a&folder=", "folder: it is given 2 times"),
+        ("q=x&min_seconds=5&max_seconds=1", "min_seconds is more than max_seconds"),
+        ("q=x&since=2026-02-01&until=2026-01-01", "since is more than until"),
         ("q=x&top=1_0", "top: it is not a number"),
         ("q=x&min_seconds=1_0", "min_seconds: it is not a number"),
         ("q=x&per_video=%D9%A1", "per_video: it is not a number"),

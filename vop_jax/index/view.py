@@ -148,11 +148,16 @@ class View:
         return f"{printable(row.path)} {start:.1f}-{end:.1f} s: damaged"
 
 
+def below_folder(folder: str) -> str:
+    """How the paths below a folder begin."""
+    # As a shell completes it: "./a/" is "a", and "." is all.
+    folder = posixpath.normpath(folder.strip("/"))
+    return "" if folder == "." else folder + "/"
+
+
 def passing(filters: Filters) -> Callable[[VideoRow], bool]:
     """Whether a video passes the filters."""
-    # As a shell completes it: "./a/" is "a", and "." is all.
-    folder = posixpath.normpath(filters.folder.strip("/"))
-    below = "" if folder == "." else folder + "/"
+    below = below_folder(filters.folder)
 
     def passes(row: VideoRow) -> bool:
         seconds, changed = row.duration, row.mtime_ns / 1e9

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 
+from data_pipelines.console.errors import UserError
 from vop_jax.index.answers import Filters, Query
 from vop_jax.index.days import earliest, latest
 from vop_jax.index.moment_names import moment_of
@@ -114,6 +115,10 @@ def asked(
         since=_moment_of("since", since, earliest),
         until=_moment_of("until", until, latest),
     )
+    try:
+        filters.check()
+    except UserError as error:
+        raise HTTPException(422, str(error)) from None
     return Asked(queries, filters, top, per_video or 1, fields)
 
 

@@ -86,6 +86,8 @@ def model_of(
 
 def _index(flags: argparse.Namespace) -> int:
     from vop_jax.index.listing import existing_folder
+    from vop_jax.index.location import place_of
+    from vop_jax.index.outputs import check_output
     from vop_jax.index.path_text import with_bytes
     from vop_jax.index.shards import Shard, parse_shard
     from vop_jax.index.video_index import VideoIndex
@@ -96,10 +98,11 @@ def _index(flags: argparse.Namespace) -> int:
             "--rebuild drops what other processes store; index with --rebuild once, or "
             "delete the index, then use --shard"
         )
+    check_output("report", flags.report, place_of(flags.output))
     folder = existing_folder(flags.videos)
     # A name that is not a path is that of a model on the Hugging Face hub.
     place = Path(flags.checkpoint).expanduser()
-    checkpoint = str(place.absolute()) if place.exists() else flags.checkpoint
+    checkpoint = str(place.absolute()) if os.path.exists(place) else flags.checkpoint
     with VideoIndex.create(flags.output, cut=flags.cut) as index:
         # An update computes as the index began, also on another machine.
         began = not index.is_empty and not flags.rebuild
@@ -153,6 +156,7 @@ def _print_summary(summary: "Summary", report: Path | None) -> None:
 
 def _query(flags: argparse.Namespace) -> int:
     from vop_jax.index.answers import Filters
+    from vop_jax.index.outputs import check_output
     from vop_jax.index.video_index import VideoIndex
 
     queries = _queries(flags)
@@ -163,7 +167,9 @@ def _query(flags: argparse.Namespace) -> int:
         since=flags.since,
         until=flags.until,
     )
+    filters.check()
     with VideoIndex.open(flags.index, flags.videos) as index:
+        check_output("html", flags.html, index.path)
         model = model_of(index, flags.checkpoint, pictures=bool(flags.image))
         # As the page says it: such a query is answered, but not as it was meant.
         for remark in dict.fromkeys(map(model.tokenizer.remark, flags.queries)):
@@ -173,6 +179,7 @@ def _query(flags: argparse.Namespace) -> int:
             model, queries, top=flags.top, per_video=flags.per_video, filters=filters
         )
         found = _named(found, flags)
+        _remark_places(index, found, flags)
         if flags.html:
             from vop_jax.index.page import search_page
 
@@ -184,6 +191,18 @@ def _query(flags: argparse.Namespace) -> int:
             if flags.html:
                 say(f"page: {flags.html}")
     return 0
+
+
+def _remark_places(
+    index: "VideoIndex", found: "Found", flags: argparse.Namespace
+) -> None:
+    """Says what a folder to search in, or that of the files, cannot be."""
+    remark = index.folder_remark(flags.folder) if flags.folder else ""
+    if remark:
+        warn(f"--folder: {remark}")
+    hits = [hit for answer in found.answers for hit in answer.hits]
+    if hits and not any(hit.exists for hit in hits):
+        warn(f"none of these files is in {index.root}; is it another --videos?")
 
 
 def _queries(flags: argparse.Namespace) -> "list[Query]":

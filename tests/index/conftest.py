@@ -1,11 +1,14 @@
 """Small folders of videos, and short ways to update and search them."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from colour_model import COLOURS, ColourModel, write_colour
+from moment_index import colour_tokenizer
 
+from vop_jax import search
 from vop_jax.index.video_index import VideoIndex
 
 
@@ -61,3 +64,31 @@ class Folder:
 @pytest.fixture
 def folder(videos):
     return Folder(videos)
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """What the command loads, in place of a CLIP."""
+    asked = []
+
+    def load_model(checkpoint, num_frames=None, towers=(), dtype="auto"):
+        asked.append((str(checkpoint), num_frames, dtype))
+        model = ColourModel()
+        model.tokenizer = colour_tokenizer()
+        return model
+
+    monkeypatch.setattr(search, "load_model", load_model)
+    return asked
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs the command; gives its status and what it printed."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["search", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            search.main()
+        return ended.value.code, *capsys.readouterr()
+
+    return run

@@ -15,6 +15,7 @@ from vop_jax.index.answers import Found
 from vop_jax.index.background import Background
 from vop_jax.index.meta import Meta
 from vop_jax.index.store import Store
+from vop_jax.index.view import EXACT_BELOW
 
 
 @pytest.fixture
@@ -132,29 +133,77 @@ def test_a_copy_that_is_only_written_again_is_used(made):
     assert snapshot.read(made.index) is not None
 
 
-def test_json_that_is_nested_deeply(made, monkeypatch):
-    right = made.search("red")
-    monkeypatch.setattr(json, "dumps", lambda *_: "[" * 100_000)
+def forge_text(made, text, monkeypatch):
+    """Writes the copy with other JSON, whatever its limits."""
+    monkeypatch.setattr(json, "dumps", lambda *_: text)
+    monkeypatch.setattr(snapshot_file, "_is_described", lambda _: True)
     forge(made, lambda about, arrays: about)
     monkeypatch.undo()
+    assert (made.index / "snapshot.bin").stat().st_size > len(text)
+
+
+def test_json_that_is_nested_deeply(made, monkeypatch):
+    right = made.search("red")
+    forge_text(made, "[" * 100_000 + " " * 4_000_000, monkeypatch)
     assert snapshot.read(made.index) is None
     assert made.search("red") == right
+
+
+@pytest.mark.parametrize(
+    "text", ["[" + "[]," * 10_000 + "1]", "[" + '"ab",' * 10_000 + "1]", "[{" * 1_000]
+)
+def test_json_of_more_values_than_an_index_has_is_not_parsed(made, text, monkeypatch):
+    right = made.search("red")
+    forge_text(made, text, monkeypatch)
+    monkeypatch.setattr(json, "loads", refused)
+    with pytest.raises(snapshot_file.UnusableError, match="brackets and commas"):
+        snapshot_file.read(made.index / "snapshot.bin")
+    monkeypatch.undo()
+    assert made.search("red") == right
+
+
+def test_a_copy_that_would_not_be_read_is_not_written(made):
+    path = made.index / "snapshot.bin"
+
+    def change(about, arrays):
+        about["refused"] += ["[,"] * 10_000
+
+    forge(made, change)
+    assert not path.exists()
+    # Nor does every query try again.
+    made.search("red")
+    assert not path.exists()
+
+
+def refused(*_, **__):
+    raise AssertionError
 
 
 def test_stated_lengths_allocate_nothing(made, monkeypatch):
     """Nor does the length of a file with a hole."""
     path = made.index / "snapshot.bin"
     head = bytearray(path.read_bytes()[: snapshot_file._HEAD.size])
-    monkeypatch.setattr(np, "empty", None)
+    monkeypatch.setattr(np, "empty", refused)
     fields = list(snapshot_file._HEAD.unpack(head))
-    for counts in ((1, 1, 2**62, 0), (2**63, 1, 1, 0), (0, 0, 0, 2**40)):
+
+    def says(counts, length, problem):
         fields[-4:] = counts
         path.write_bytes(snapshot_file._HEAD.pack(*fields))
-        assert snapshot.read(made.index) is None
-    os.truncate(path, snapshot_file._HEAD.size + 8 + 2**40)
-    with pytest.raises(snapshot_file.UnusableError, match="do not add up"):
-        snapshot_file.read(path)
-    assert path.stat().st_blocks < 100
+        os.truncate(path, snapshot_file._HEAD.size + length)
+        assert path.stat().st_blocks < 100
+        with pytest.raises(snapshot_file.UnusableError, match=problem):
+            snapshot_file.read(path)
+
+    most, widest = EXACT_BELOW, snapshot_file._WIDEST
+    for counts in ((1, 1, 2**62, 0), (2**63, 1, 1, 0), (0, 0, 0, 2**40)):
+        says(counts, 0, "of no index")
+    says((most + 1, most + 1, widest, 0), 2**40, "of no index")
+    says((1, most, widest + 1, 0), 2**40, "of no index")
+    says((2, 1, widest, 0), 2**20, "of no index")
+    says((1, most, widest, 0), 8 + 2**40, "do not add up")
+    length = sum(x for _, _, x in snapshot_file._layout(1, most, widest).values())
+    says((1, most, widest, 0), length, "holes")
+    says((1, most, widest, 2**25), length + 2**25, "holes")
 
 
 def test_no_bit_of_a_copy_is_missed(made):

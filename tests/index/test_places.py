@@ -1,5 +1,6 @@
 """Where an index may be: other files refused, nothing made for nothing."""
 
+import errno
 import os
 import signal
 import socket
@@ -8,7 +9,7 @@ import sqlite3
 import pytest
 
 from data_pipelines.console.errors import UserError
-from vop_jax.index.location import place_of, storage_options
+from vop_jax.index.location import check_regular, place_of, storage_options
 from vop_jax.index.video_index import VideoIndex
 
 
@@ -139,3 +140,26 @@ def test_links_to_folders_are_followed_once(folder):
     (elsewhere / "nowhere").symlink_to("nothing")
     (folder.index / "snapshot.bin").unlink()
     assert folder.found() >= {"red0.mp4"}
+
+
+def test_a_link_to_itself_hides_no_pipe_beside_it(tmp_path):
+    folder = tmp_path / "meta.lance" / "_versions"
+    folder.mkdir(parents=True)
+    # The order of a listing is arbitrary; one of them all comes before the pipe.
+    for i in range(100):
+        (folder / f"{i}").symlink_to(f"{i}")
+    check_regular(tmp_path, ["meta.lance", "videos.lance"])
+    os.mkfifo(folder / "1.manifest")
+    with pytest.raises(UserError, match=r"1\.manifest is not a regular file"):
+        check_regular(tmp_path, ["meta.lance"])
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch):
+    """What is in it might be opened by its name."""
+
+    def closed(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(PermissionError):
+        check_regular(tmp_path, ["meta.lance"])

@@ -5,13 +5,11 @@ import datetime
 import json
 import os
 import re
-import sys
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from colour_model import COLOURS, ColourModel, write_colour
-from moment_index import colour_tokenizer
 from PIL import Image
 
 from data_pipelines.console.interrupts import Terminated
@@ -27,34 +25,6 @@ from vop_jax.weights.locate import BACKBONE
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[31m.mp4"
 # Bytes that are no UTF-8.
 ODD = os.fsdecode(b"\xff\xfe.mp4")
-
-
-@pytest.fixture
-def loaded(monkeypatch):
-    """What the command loads, in place of a CLIP."""
-    asked = []
-
-    def load_model(checkpoint, num_frames=None, towers=(), dtype="auto"):
-        asked.append((str(checkpoint), num_frames, dtype))
-        model = ColourModel()
-        model.tokenizer = colour_tokenizer()
-        return model
-
-    monkeypatch.setattr(search, "load_model", load_model)
-    return asked
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the command; gives its status and what it printed."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["search", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            search.main()
-        return ended.value.code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,9 @@ import pytest
 from moment_index import Moment, MomentIndex, colour_tokenizer
 from search_servers import HOSTILE, ask, serving, together
 
+from vop_jax.index import flags
 from vop_jax.index.answers import Query
+from vop_jax.index.days import earliest
 from vop_jax.serving import service
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +121,11 @@ def test_filters_reach_the_index(server):
     # More of its kind is looked for in the same place.
     assert "like=sub%2Fred.mp4%401.5&amp;folder=sub" in text
     assert text.count('<li class="card') == 1
+    # As the flags of the command.
+    page(server, "/?q=red&since=20200201&until=2020-02-01T12:00")
+    filters = asked[-1][-1]
+    assert (filters.since, filters.until) == (day, day + 43200)
+    assert flags._time(earliest)("20200201") == day
     page(server, "/?like=green.avi@2")
     assert asked[-1][0] == [Query(like=("green.avi", 2.0))]
     page(server, "/?q=red&q=blue")
@@ -137,7 +144,19 @@ def test_filters_reach_the_index(server):
         ("q=x&per_video=0", "per_video: "),
         ("q=x&min_seconds=-1", "min_seconds: "),
         ("q=x&min_seconds=nan", "min_seconds: "),
-        ("q=x&since=yesterday", "since: "),
+        ("q=x&since=yesterday", "since: yesterday is not a date; write it as 2026-"),
+        ("q=x&since=0", "since: 0 is not a date"),
+        ("q=x&until=86400", "until: 86400 is not a date"),
+        ("q=x&until=9999-12-31", "until: 9999-12-31 is not a date"),
+        ("q=x&since=2026-01-31&since=2026-01-31", "since: it is given 2 times"),
+        ("q=x&top=5&top=7", "top: it is given 2 times"),
+        ("like=green.avi@1&like=green.avi@2", "like: it is given 2 times"),
+        ("q=x&folder=a&folder=", "folder: it is given 2 times"),
+        ("q=x&min_seconds=5&max_seconds=1", "min_seconds is more than max_seconds"),
+        ("q=x&since=2026-02-01&until=2026-01-01", "since is more than until"),
+        ("q=x&top=1_0", "top: it is not a number"),
+        ("q=x&min_seconds=1_0", "min_seconds: it is not a number"),
+        ("q=x&per_video=%D9%A1", "per_video: it is not a number"),
         ("q=x&q=" + "x" * 1001, "q: "),
         ("like=green.avi", "like: green.avi is not VIDEO@SECONDS"),
         ("like=green.avi@nan", "like: "),
@@ -165,6 +184,18 @@ def test_a_misspelt_parameter_of_the_interface_is_no_filter(server):
     assert status == 422
     (said,) = json.loads(content).values()
     assert said.startswith("per_vdeo: there is no such parameter; there are q, like, ")
+    for path in (
+        "/play?video=x",
+        "/preview?video=x",
+        "/file?video=x",
+        "/thumbnail?x=y",
+    ):
+        status, _, content = ask(server, f"{path}&strat=3")
+        assert status == 422
+        assert b": there is no such parameter; there are " in content
+    for path in ("/play", "/preview", "/file"):
+        status, _, content = ask(server, f"{path}?video=green.avi&video=sub/red.mp4")
+        assert (status, content) == (422, b"video: it is given 2 times")
     # An address that was passed on carries what others have added.
     assert ask(server, "/?q=red&per_vdeo=3")[0] == 200
 
@@ -247,7 +278,15 @@ def test_a_stretch_is_played(server):
     assert status == 422
     assert "is not a readable video" in text
     assert "<img src=x" not in text
-    for wrong in ("start=-1", "start=nan", "end=inf", "start=1e99"):
+    for wrong in (
+        "start=-1",
+        "start=1_0",
+        "end=1_0",
+        "best=1_0",
+        "start=nan",
+        "end=inf",
+        "start=1e99",
+    ):
         assert ask(server, f"/play?video=green.avi&{wrong}")[0] == 422
 
 

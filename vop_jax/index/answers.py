@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from data_pipelines.console.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Query:
@@ -39,6 +41,17 @@ class Filters:
     max_seconds: float | None = None
     since: float | None = None
     until: float | None = None
+
+    def check(self) -> None:
+        """Checks that a video can pass.
+
+        Raises:
+            UserError: a least value is more than the largest.
+        """
+        for least, most in (("min_seconds", "max_seconds"), ("since", "until")):
+            low, high = getattr(self, least), getattr(self, most)
+            if low is not None and high is not None and low > high:
+                raise UserError(f"{least} is more than {most}, so no video passes")
 
 
 class Hit(NamedTuple):
@@ -98,3 +111,17 @@ class Found(NamedTuple):
     moments: int
     refused: list[str]
     seconds: dict[str, float]
+
+
+class Counts(NamedTuple):
+    """What an index holds.
+
+    Attributes:
+        videos: number of videos that can be found.
+        moments: number of their moments.
+        unreadable: number of files without a moment.
+    """
+
+    videos: int
+    moments: int
+    unreadable: int

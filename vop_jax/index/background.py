@@ -6,12 +6,13 @@ unrelated sentences are says how similar one must be to mean something.
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+from vop_jax.index.record_names import check_names
 
 # Everyday scenes; 12 x 10 sentences. A folder may well show some of them, so the
 # measures below are medians.
@@ -38,6 +39,8 @@ _NORMAL = 1.4826
 _LEAST_STD = 1e-3
 # The part of unrelated sentences that may be answered as well as a match.
 _QUANTILE = 0.95
+# The largest number of a record.
+_LARGEST = 1e9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +69,7 @@ class Background:
         told = records.get("background")
         if told is None:
             return None
-        if not isinstance(told, dict):
-            raise TypeError("background is not an object")
+        check_names("background", told, [x.name for x in dataclasses.fields(cls)])
         found = cls(**told)
         for name, value in dataclasses.asdict(found).items():
             # An integer may be larger than any float.
@@ -75,8 +77,10 @@ class Background:
                 type(value) is int and name == "count"
             ):
                 raise TypeError(f"background.{name} is {type(value).__name__}")
-            if type(value) is float and not math.isfinite(value):
-                raise TypeError(f"background.{name} is not finite")
+            # Products of vectors are far smaller; other numbers fill pages.
+            least = -_LARGEST if name in ("mean", "limit") else 0
+            if not least <= value <= _LARGEST:
+                raise TypeError(f"background.{name} is out of range")
         return found
 
     def record(self) -> dict[str, float]:

@@ -1,6 +1,49 @@
-"""The first and the last moment of a day, in this machine's time zone."""
+"""Times of filters, as flags and addresses give them, in this machine's time zone."""
 
 import datetime
+from collections.abc import Callable
+
+
+def earliest(text: str) -> float:
+    """The first moment that is meant by a date, or by a date and a time.
+
+    Returns:
+        POSIX seconds.
+
+    Raises:
+        ValueError: it is neither; the text says so.
+    """
+    return _moment_of(text, day_begins)
+
+
+def latest(text: str) -> float:
+    """The last such moment: of a date, the end of that day.
+
+    Returns:
+        POSIX seconds.
+
+    Raises:
+        ValueError: it is neither; the text says so.
+    """
+    return _moment_of(text, day_ends)
+
+
+def _moment_of(text: str, of_day: Callable[[datetime.date], float]) -> float:
+    try:
+        time = datetime.datetime.fromisoformat(text)
+        return of_day(time.date()) if _is_date(text) else time.timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(
+            f"{text[:80]} is not a date; write it as 2026-01-31 or 2026-01-31T12:00"
+        ) from None
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def day_begins(date: datetime.date) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from data_pipelines.console.errors import UserError
+from data_pipelines.files.regular_files import read_start
 from data_pipelines.files.replacing import replacing
 from vop_jax.index.path_text import bytes_of, text_of, with_bytes
 from vop_jax.index.tables import VideoRow
@@ -16,6 +17,8 @@ from vop_jax.index.view import View
 
 # Moments written at once.
 _BLOCK = 16_384
+# The most bytes of a line of names: a path of escapes, twice.
+_LINE = 1 << 16
 
 
 class Written(NamedTuple):
@@ -79,6 +82,7 @@ def _about(view: View, video: VideoRow, moment: int) -> dict[str, Any]:
 
 def _write_npy(view: View, output: Path) -> Written:
     ids = output.with_suffix(".jsonl")
+    _check_replaceable(ids)
     count = 0
     lengths = np.diff(view.first).tolist()
     most = sum(len(x) * n for x, n in zip(view.videos, lengths, strict=True))
@@ -99,6 +103,26 @@ def _write_npy(view: View, output: Path) -> Written:
         file.seek(0)
         _write_header(file, count, view.size)
     return Written([output, ids], count)
+
+
+def _check_replaceable(ids: Path) -> None:
+    """Checks that a file beside the one that was asked for is of an earlier export.
+
+    Raises:
+        UserError: it is another.
+        OSError: it cannot be read.
+    """
+    if not ids.is_file() or not ids.stat().st_size:
+        return
+    try:
+        about = json.loads(read_start(ids, _LINE).partition(b"\n")[0])
+    except (ValueError, RecursionError):
+        about = None
+    if not isinstance(about, dict) or not {"video", "moment"} <= {*about}:
+        raise UserError(
+            f"{ids}, which is written beside the .npy file, is there and is not of an "
+            "earlier export; use another --output"
+        )
 
 
 def _write_header(file: BinaryIO, rows: int, size: int) -> None:

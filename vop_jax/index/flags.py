@@ -1,13 +1,12 @@
 """The flags of indexing and searching, and what their values must be."""
 
 import argparse
-import datetime
 from collections.abc import Callable
 
 from data_pipelines.console.arguments import local_path, place, store_path
 from data_pipelines.console.ranges import Range, number
 from data_pipelines.decoding.cuts import CUTS
-from vop_jax.index.days import day_begins, day_ends
+from vop_jax.index.days import earliest, latest
 from vop_jax.index.moment_names import moment_of
 
 # The most that a list is read for; also a bound on the memory of one query.
@@ -34,36 +33,16 @@ def _moment(argument: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _time(argument: str, of_day: Callable[[datetime.date], float]) -> float:
-    """A time, as POSIX seconds of this machine's time zone.
+def _time(of: Callable[[str], float]) -> Callable[[str], float]:
+    """An argparse `type` of a parser of `days`."""
 
-    Args:
-        argument: a date, or a date and a time.
-        of_day: the moment that is meant by a date.
-    """
-    try:
-        time = datetime.datetime.fromisoformat(argument)
-        return of_day(time.date()) if _is_date(argument) else time.timestamp()
-    except (ValueError, OverflowError, OSError):
-        raise argparse.ArgumentTypeError(
-            f"{argument[:80]} is not a date; write it as 2026-01-31 or 2026-01-31T12:00"
-        ) from None
+    def read(argument: str) -> float:
+        try:
+            return of(argument)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
 
-
-def _is_date(text: str) -> bool:
-    try:
-        datetime.date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _since(argument: str) -> float:
-    return _time(argument, day_begins)
-
-
-def _until(argument: str) -> float:
-    return _time(argument, day_ends)
+    return read
 
 
 def add_index_flags(index: argparse.ArgumentParser) -> None:
@@ -153,11 +132,11 @@ def add_query_flags(query: argparse.ArgumentParser) -> None:
         help="longest duration (default: any)",
     )
     query.add_argument(
-        "--since", type=_since, help="earliest time of change (default: any)"
+        "--since", type=_time(earliest), help="earliest time of change (default: any)"
     )
     query.add_argument(
         "--until",
-        type=_until,
+        type=_time(latest),
         help="latest time of change; of a date, all of that day (default: any)",
     )
     query.add_argument(

@@ -51,7 +51,7 @@ def existing_folder(videos: PathLike) -> Path:
         UserError: there is no such folder.
     """
     root = Path(videos).expanduser().absolute()
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UserError(f"{root} is not a folder; use another --videos")
     return root
 

@@ -1,6 +1,6 @@
 """Where an index and its videos are, and which paths it may name."""
 
-import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -14,6 +14,8 @@ from data_pipelines.files.stores import S3_ENDPOINTS
 from vop_jax.index.listing import SUFFIXES, PathLike
 
 _SQLITE = b"SQLite format 3\0"
+# No path leads to a folder, so LanceDB opens nothing there.
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def place_of(path: PathLike) -> "Path | str":
@@ -27,6 +29,21 @@ def place_of(path: PathLike) -> "Path | str":
         # `Path` and `etils.epath` collapse or keep the slashes of a URI.
         return text.rstrip("/")
     return expanded(text).absolute()
+
+
+def existing_place(path: PathLike) -> "Path | str":
+    """The place of an index that is to be read.
+
+    Raises:
+        UserError: nothing is there, or a file, or it cannot be a place.
+    """
+    place = place_of(path)
+    if isinstance(place, Path) and not os.path.exists(place):
+        raise UserError(
+            f"{place} does not exist; python -m vop_jax.search index makes an index"
+        )
+    check_kind(place)
+    return place
 
 
 def storage_options(place: "Path | str") -> dict[str, str]:
@@ -49,12 +66,12 @@ def check_kind(place: "Path | str") -> None:
     Raises:
         UserError: it is a file.
     """
-    if not isinstance(place, Path) or place.is_dir():
+    if not isinstance(place, Path) or os.path.isdir(place):
         return
     try:
         start = read_start(place, len(_SQLITE))
     except OSError as error:
-        if not place.exists():
+        if not os.path.exists(place):
             return
         raise UserError(f"{place} cannot be read ({error.strerror})") from None
     if start == _SQLITE:
@@ -76,36 +93,47 @@ def check_regular(place: Path, tables: Iterable[str]) -> None:
 
     Raises:
         UserError: there is a pipe, a device or a socket.
+        OSError: a folder cannot be listed, though what is in it might be opened.
     """
     folders, seen = [place / name for name in tables], set()
     while folders:
-        folder = folders.pop()
-        # What cannot be listed LanceDB cannot read either, and says so.
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                # Of most entries the listing itself says what they are.
-                if entry.is_file(follow_symlinks=False):
-                    continue
-                if entry.is_dir():
-                    _add_unseen(entry, folders, seen)
-                elif not entry.is_file() and os.path.exists(entry.path):
-                    name = printable(os.path.relpath(entry.path, place)[:200])
-                    raise UserError(
-                        f"{place} is damaged: {name} is not a regular file; delete the "
-                        "index and index again"
-                    )
+        for entry in _entries(folders.pop()):
+            # Of most entries the listing itself says what they are.
+            if entry.is_file(follow_symlinks=False):
+                continue
+            try:
+                about = os.stat(entry.path)
+            # A link that leads nowhere, or to itself: where it cannot be looked at, it
+            # cannot be opened either, so nothing waits for it. Others are looked at.
+            except OSError:
+                continue
+            if stat.S_ISDIR(about.st_mode):
+                key = about.st_dev, about.st_ino
+                # The folder of a link is looked at once: it may lead back.
+                if not entry.is_symlink() or key not in seen:
+                    folders.append(Path(entry.path))
+                    seen.add(key)
+            elif not stat.S_ISREG(about.st_mode):
+                name = printable(os.path.relpath(entry.path, place)[:200])
+                raise UserError(
+                    f"{place} is damaged: {name} is not a regular file; delete the "
+                    "index and index again"
+                )
 
 
-def _add_unseen(
-    entry: os.DirEntry[str], folders: list[Path], seen: set[tuple[int, int]]
-) -> None:
-    """Adds a folder, that of a link once: it may lead back."""
-    if entry.is_symlink():
-        status = entry.stat()
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
-    folders.append(Path(entry.path))
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """The entries of a folder; none where no path leads to one.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        if error.errno in _NOWHERE:
+            return []
+        raise
 
 
 def is_plain(path: str) -> bool:

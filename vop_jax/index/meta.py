@@ -3,17 +3,24 @@
 import dataclasses
 import hashlib
 import json
-import math
+import os
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.console.errors import UserError
+from data_pipelines.console.printable import printable
 from data_pipelines.decoding.cuts import WINDOWS
 from vop_jax.index.encoder import VideoEncoder
+from vop_jax.index.record_names import check_names
 from vop_jax.index.tables import FORMAT
 
 # Seconds of a moment, unless another length is asked for.
 MOMENT_SECONDS = 8.0
+# Entries of the record `identity`, and of `place`.
+_NEEDED = ("fingerprint", "num_frames", "dtype", "embedding", "moment_seconds")
+_MOVABLE = ("checkpoint", "videos")
+# Frames of a moment, numbers of a vector; seconds; and bytes of a path.
+_MOST, _LONGEST, _PATH = 1_000_000, 1e9, 4_095
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +56,13 @@ class Meta:
         """
         if "identity" not in records:
             return None
-        for name in ("identity", "place"):
-            if not isinstance(records.get(name, {}), dict):
-                raise TypeError(f"{name} is not an object")
-        identity = dict(records["identity"])
+        identity, place = records["identity"], records.get("place", {})
+        check_names("identity", identity, _NEEDED, ("format", "cut"))
+        check_names("place", place, (), _MOVABLE)
+        identity = dict(identity)
         if identity.pop("format", FORMAT) != FORMAT:
             raise TypeError("identity has another format")
-        meta = cls(**identity, **records.get("place", {}))
+        meta = cls(**identity, **place)
         meta._check()
         return meta
 
@@ -66,10 +73,14 @@ class Meta:
             kinds = (int, float) if field.type is float else (field.type,)
             if type(value) not in kinds:
                 raise TypeError(f"{field.name} is {type(value).__name__}")
-        if min(self.num_frames, self.embedding) < 1:
-            raise TypeError("num_frames and embedding must be at least 1")
-        if not (self.moment_seconds > 0 and math.isfinite(self.moment_seconds)):
-            raise TypeError("moment_seconds must be more than 0")
+        for name in ("num_frames", "embedding"):
+            if not 1 <= getattr(self, name) <= _MOST:
+                raise TypeError(f"{name} must be from 1 to {_MOST}")
+        if not 0 < self.moment_seconds <= _LONGEST:
+            raise TypeError("moment_seconds must be more than 0, and a time")
+        for name in _MOVABLE:
+            if not _can_be_path(getattr(self, name)):
+                raise TypeError(f"{name} is not a path")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -109,7 +120,7 @@ class Meta:
         made = self.fingerprint, self.num_frames
         if made != (model.fingerprint, model.num_frames):
             raise UserError(
-                f"{place} was made with another model ({self.checkpoint}, "
+                f"{place} was made with another model ({printable(self.checkpoint)}, "
                 f"{self.num_frames} frames); pass that as --checkpoint, or index with "
                 "--rebuild"
             )
@@ -138,14 +149,24 @@ class Meta:
                 f"--moment_seconds={self.moment_seconds:g}, or index with --rebuild"
             )
         if cut not in (None, self.cut):
+            cuts = printable(self.cut[:100])
             raise UserError(
-                f"{place} is cut into {self.cut}; pass --cut={self.cut}, or index with "
+                f"{place} is cut into {cuts}; pass --cut={cuts}, or index with "
                 "--rebuild"
             )
         # A moved folder keeps its index; an update from another folder would empty it.
         before = Path(self.videos)
-        if self.videos and before != root and before.is_dir():
+        if self.videos and before != root and os.path.isdir(before):
             raise UserError(
-                f"{place} is of the videos in {before}; pass that as --videos, or use "
-                "another --output, or --rebuild"
+                f"{place} is of the videos in {printable(self.videos)}; pass that as "
+                "--videos, or use another --output, or --rebuild"
             )
+
+
+def _can_be_path(text: str) -> bool:
+    """Whether the system could have such a path; its bytes need not be UTF-8."""
+    try:
+        return len(os.fsencode(text)) <= _PATH and "\0" not in text
+    # Half a character.
+    except UnicodeEncodeError:
+        return False

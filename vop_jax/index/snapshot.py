@@ -20,10 +20,10 @@ from jaxtyping import Float16
 
 from vop_jax.index import snapshot_file
 from vop_jax.index.background import Background
-from vop_jax.index.location import is_plain
 from vop_jax.index.meta import Meta
 from vop_jax.index.snapshot_file import UnusableError
 from vop_jax.index.tables import REMOVED, VideoRow
+from vop_jax.index.valid_rows import are_moments, fault_of, in_order
 from vop_jax.index.view import View, in_memory
 
 _NAME = "snapshot.bin"
@@ -31,9 +31,6 @@ _NAME = "snapshot.bin"
 ROWS = ("moments.lance", "videos.lance")
 _ALL = (*ROWS, "meta.lance")
 _ARRAYS = ("first", "numbers", "starts", "ends", "vectors")
-_KINDS: dict[str, type] = VideoRow.__annotations__
-# Longest time in a video, seconds.
-_LATEST = 1e9
 
 
 def stamp(place: Path | str, folders: Sequence[str] = _ALL) -> str:
@@ -154,13 +151,16 @@ def _checked(about: Any, arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any],
     _need(type(refused) is list, "its remarks are no list")
     _need(all(x.isprintable() for x in refused), "a remark steers a terminal")
     listed = [*itertools.chain(*about["videos"]), *about["rows"]]
-    _check_rows(listed, meta.digest)
+    fault = fault_of(listed)
+    _need(not fault, fault)
     videos = [tuple(VideoRow(*x) for x in rows) for rows in about["videos"]]
     rows = [VideoRow(*x) for x in about["rows"]]
     _need(not any(row.moment_set for row in rows), "moments are of no set")
     rows += [row for copies in videos for row in copies]
     by_path = {row.path: row for row in rows}
     _need(len(by_path) == len(rows), "a path is there twice")
+    _need(all(row.identity == meta.digest for row in rows), "a video is of no model")
+    _need(all(row.status != REMOVED for row in rows), "a video is not there")
     _check_sets(videos, arrays, bool(refused))
     _check_moments(arrays)
     vectors = arrays.pop("vectors")
@@ -177,31 +177,6 @@ def _checked(about: Any, arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any],
         **arrays,
     )
     return records, view
-
-
-def _check_rows(rows: Sequence[Sequence[Any]], identity: str) -> None:
-    """Checks rows of `videos`, a column at a time, which is quick."""
-    _need({len(row) for row in rows} <= {len(_KINDS)}, "a row is of other columns")
-    if not rows:
-        return
-    columns = zip(*rows, strict=True)
-    for (name, kind), column in zip(_KINDS.items(), columns, strict=True):
-        _need({*map(type, column)} == {kind}, f"{name} is of another type")
-        if kind is int:
-            large = max(map(abs, column)) >= 2**63
-            _need(not large and (name == "mtime_ns" or min(column) >= -1), name)
-        elif kind is float:
-            _need(all(0 <= x <= _LATEST for x in column), name)
-        elif name == "path":
-            _need(all(map(is_plain, column)), "a path leaves the folder")
-            os.fsencode("".join(column))
-        else:
-            # Half a character is an error.
-            "".join(column).encode()
-        if name == "identity":
-            _need({*column} == {identity}, "a video is of another model")
-        elif name == "status":
-            _need(REMOVED not in column, "a video is not there")
 
 
 def _check_sets(
@@ -237,13 +212,11 @@ def _check_sets(
 def _check_moments(arrays: dict[str, np.ndarray]) -> None:
     """Checks where moments are, and their order in each video."""
     numbers, starts, ends = (arrays[x] for x in ("numbers", "starts", "ends"))
+    _need(are_moments(numbers, starts, ends).all(), "a moment cannot be")
     same_set = np.ones(max(0, len(numbers) - 1), bool)
     same_set[arrays["first"][1:-1] - 1] = False
-    _need((numbers >= 0).all(), "a number is negative")
     _need((np.diff(numbers) > 0)[same_set].all(), "numbers are not in order")
-    # Comparisons with what is not a number are false.
-    _need(((starts >= 0) & (starts <= ends) & (ends <= _LATEST)).all(), "no such time")
-    _need((np.diff(starts) >= 0)[same_set].all(), "times are not in order")
+    _need(in_order(starts, arrays["first"]).all(), "times are not in order")
 
 
 def _is_finite(vectors: Float16[np.ndarray, "N E"]) -> bool:

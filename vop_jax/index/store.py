@@ -46,6 +46,10 @@ _TRIES = 30
 _LOG = "warn,lance::dataset=error"
 # Seconds after which another look at an object store's versions is worth its time.
 _REMOTE_LOOK = 5.0
+# Of the columns of `videos`; paths are stored as bytes.
+_TYPES = [{**VideoRow.__annotations__, "path": bytes}[x] for x in VideoRow._fields]
+# The most bytes of a record.
+_RECORD = 1 << 20
 # Bytes that a commit takes beside its rows, and how much larger rows may be on disk.
 _ROOM, _MORE = 4 << 20, 1.25
 
@@ -202,7 +206,7 @@ class Store:
                 if _checksum(row["name"], row["value"]) != row["checksum"]:
                     raise UserError(f"{self.place} is damaged; delete it, index again")
                 if row["name"] != "identity" or row["name"] not in found:
-                    found[row["name"]] = json.loads(row["value"])
+                    found[row["name"]] = self._record(row["name"], row["value"])
         identity = found.get("identity", {})
         if not isinstance(identity, dict):
             raise UserError(f"{self.place} holds records that are not its own")
@@ -213,6 +217,22 @@ class Store:
                 f"reads format {FORMAT}"
             )
         return found
+
+    def _record(self, name: str | None, value: bytes | None) -> Any:
+        """The value of a record.
+
+        Raises:
+            UserError: it is not JSON, or longer than any of an index.
+        """
+        try:
+            if value and len(value) <= _RECORD:
+                return json.loads(value)
+        except (ValueError, RecursionError):
+            pass
+        raise UserError(
+            f"{self.place} holds records that are not its own ({shown(name, ascii)} is "
+            "not JSON of an index)"
+        )
 
     def videos(self) -> tuple[list[VideoRow], list[str]]:
         """All rows of `videos` in the order of their ids, and what is damaged."""
@@ -228,8 +248,9 @@ class Store:
                 if row is not None and row.checksum() == checksum:
                     rows.append(row)
                 else:
-                    path = (values[1] or b"a video").decode(errors="replace")
-                    refused.append(f"{printable(path[:200])}: its row is damaged")
+                    path = values[1] if type(values[1]) is bytes else b"a video"
+                    name = printable(path.decode(errors="replace")[:200])
+                    refused.append(f"{name}: its row is damaged")
         return sorted(rows), refused
 
     def pinned(self) -> Any:
@@ -312,8 +333,8 @@ def _checksum(name: str | None, data: bytes | None) -> int:
 
 
 def _video_row(values: Sequence[Any]) -> VideoRow | None:
-    """A row as stored; None if a value is missing."""
-    if any(value is None for value in values):
+    """A row as stored; None if a value is missing or of another type."""
+    if not all(type(x) is kind for x, kind in zip(values, _TYPES, strict=True)):
         return None
     row = VideoRow(*values)
     return row._replace(path=os.fsdecode(values[1]))

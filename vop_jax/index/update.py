@@ -21,6 +21,7 @@ from vop_jax.index.meta import Meta
 from vop_jax.index.shards import Shard
 from vop_jax.index.store import Store
 from vop_jax.index.tables import OK, REMOVED, MomentRow, VideoRow, new_id
+from vop_jax.index.valid_rows import faults_in
 
 if TYPE_CHECKING:
     from data_pipelines.decoding.moments import Moment, VideoEnd
@@ -92,6 +93,8 @@ class Plan:
         listed = {file.path for file in listing.videos}
         # Files in a folder that is unreadable now may still exist.
         closed = tuple(os.path.join(folder.path, "") for folder in listing.closed)
+        faults = faults_in(known)
+        sound = {path: row for path, row in known.items() if path not in faults}
         self.gone = [
             row
             for path, row in known.items()
@@ -100,14 +103,14 @@ class Plan:
         self.todo = [
             file
             for file in self.own
-            if not _is_current(file, known.get(file.path), whole, retry)
+            if not _is_current(file, sound.get(file.path), whole, retry)
         ]
         kept = {file.path for file in self.own} - {file.path for file in self.todo}
-        self.unchanged = sum(known[path].moments > 0 for path in kept)
+        self.unchanged = sum(sound[path].moments > 0 for path in kept)
         # The content of a path that is written again in place is not trusted.
         self._movable = {
             (row.size, row.content): row
-            for row in known.values()
+            for row in sound.values()
             if row.status == OK and row.content and row.moment_set in whole
         }
         self._known = known
@@ -186,10 +189,7 @@ class Updater:
             self._read(iter(again), bar)
 
     def _remove(self, plan: Plan) -> None:
-        self._videos += [
-            row._replace(id=new_id(), status=REMOVED, moment_set="", moments=0, note="")
-            for row in plan.gone
-        ]
+        self._videos += [_gone(row.path, row.identity) for row in plan.gone]
 
     def _new(
         self,
@@ -356,6 +356,12 @@ def thumbnail(frame: UInt8[np.ndarray, "S S 3"]) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_QUALITY)
     return buffer.getvalue()
+
+
+def _gone(path: str, identity: str) -> VideoRow:
+    """Says that a path exists no more, whatever its last row held."""
+    about = (-1, 0, "", "", 0, 0.0, 0, 0)
+    return VideoRow(new_id(), path, *about, REMOVED, "", identity)
 
 
 def faulty(rows: Iterable[VideoRow]) -> list[Unreadable]:

@@ -14,19 +14,20 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
 from data_pipelines.decoding.cuts import WINDOWS, check_cut
-from vop_jax.index.answers import Filters, Found, Query
+from vop_jax.index.answers import Counts, Filters, Found, Query
 from vop_jax.index.background import Background
 from vop_jax.index.contents import is_unchanged
 from vop_jax.index.encoder import VideoEncoder
 from vop_jax.index.export import Written, export
+from vop_jax.index.folders import folder_remark
 from vop_jax.index.listing import PathLike, existing_folder, list_videos
-from vop_jax.index.location import check_kind, file_below, place_of
+from vop_jax.index.location import existing_place, file_below, place_of
 from vop_jax.index.meta import MOMENT_SECONDS, Meta
+from vop_jax.index.outputs import check_output
 from vop_jax.index.searching import answers, check_queries, embedded
 from vop_jax.index.shards import Shard
 from vop_jax.index.source import Source
@@ -35,20 +36,6 @@ from vop_jax.index.tables import VideoRow, after
 from vop_jax.index.update import Plan, Summary, Updater, faulty
 from vop_jax.index.upkeep import keep_up, whole_sets
 from vop_jax.index.view import newest
-
-
-class Counts(NamedTuple):
-    """What an index holds.
-
-    Attributes:
-        videos: number of videos that can be found.
-        moments: number of their moments.
-        unreadable: number of files without a moment.
-    """
-
-    videos: int
-    moments: int
-    unreadable: int
 
 
 class VideoIndex:
@@ -81,12 +68,7 @@ class VideoIndex:
         Raises:
             UserError: there is no index, or it cannot be read.
         """
-        place = place_of(path)
-        if isinstance(place, Path) and not place.exists():
-            raise UserError(
-                f"{place} does not exist; python -m vop_jax.search index makes an index"
-            )
-        check_kind(place)
+        place = existing_place(path)
         root = None if videos is None else existing_folder(videos)
         index = cls(place, root)
         with contextlib.closing(index._source):
@@ -295,6 +277,7 @@ class VideoIndex:
                 raise UserError(f"--{name} is {value}; it must be at least 1")
         asked = [Query(text=x) if isinstance(x, str) else x for x in queries]
         check_queries(asked)
+        filters.check()
         times = [time.perf_counter()]
         view = self._source.view()
         self.check_model(model)
@@ -374,6 +357,10 @@ class VideoIndex:
         with reading(self.path):
             return view.thumbnail(found)
 
+    def folder_remark(self, folder: str) -> str:
+        """What is to be said of a folder to search in; empty if it holds a video."""
+        return folder_remark(folder, self._source.view().rows, self.root)
+
     def open_tables(self) -> None:
         """Opens what thumbnails are read from, which takes seconds the first time."""
         self._source.view(table=True)
@@ -396,5 +383,7 @@ class VideoIndex:
         Raises:
             UserError: it has another suffix, or cannot be written.
         """
+        path = Path(output).expanduser()
+        check_output("output", path, self.path)
         with reading(self.path):
-            return export(self._source.view(), Path(output).expanduser())
+            return export(self._source.view(), path)

@@ -17,6 +17,7 @@ from vop_jax.index.answers import Filters
 from vop_jax.index.location import is_plain
 from vop_jax.index.store import Store
 from vop_jax.index.tables import REMOVED, VideoRow, checksums, vectors_of
+from vop_jax.index.valid_rows import are_moments, faults_in, in_order
 
 # From so many moments on, an approximate index on disk answers instead of memory.
 EXACT_BELOW = 100_000
@@ -147,11 +148,16 @@ class View:
         return f"{printable(row.path)} {start:.1f}-{end:.1f} s: damaged"
 
 
+def below_folder(folder: str) -> str:
+    """How the paths below a folder begin."""
+    # As a shell completes it: "./a/" is "a", and "." is all.
+    folder = posixpath.normpath(folder.strip("/"))
+    return "" if folder == "." else folder + "/"
+
+
 def passing(filters: Filters) -> Callable[[VideoRow], bool]:
     """Whether a video passes the filters."""
-    # As a shell completes it: "./a/" is "a", and "." is all.
-    folder = posixpath.normpath(filters.folder.strip("/"))
-    below = "" if folder == "." else folder + "/"
+    below = below_folder(filters.folder)
 
     def passes(row: VideoRow) -> bool:
         seconds, changed = row.duration, row.mtime_ns / 1e9
@@ -191,8 +197,8 @@ def read_view(store: Store, size: int, identity: str) -> View:
     # Before the moments: a row of a video is stored after its moments.
     listed, refused = store.videos()
     rows = newest(listed, identity)
-    for path in [path for path in rows if not is_plain(path)]:
-        refused.append(f"{printable(path[:200])}: its path leaves the folder")
+    for path, fault in faults_in(rows).items():
+        refused.append(f"{printable(path[:200])}: {fault}")
         del rows[path]
     table = store.pinned()
     with store.errors():
@@ -223,6 +229,8 @@ def _assembled(
     good, vectors = np.ones(len(codes), bool), None
     if "vector" in found.column_names:
         good, vectors = _checked(found, size)
+    starts, ends = _numbers(found, "start"), _numbers(found, "end")
+    good &= are_moments(numbers, starts, ends)
     live = np.flatnonzero(codes >= 0)
     # An append that was repeated may have stored a moment twice: one is as good as
     # the other, and a good one is better than a damaged one.
@@ -231,7 +239,7 @@ def _assembled(
     first[1:] = np.diff(codes[live]) | np.diff(numbers[live])
     live = live[first]
     bounds = np.searchsorted(codes[live], np.arange(len(sets) + 1))
-    starts, ends = _numbers(found, "start"), _numbers(found, "end")
+    good[live] &= in_order(np.where(good, starts, 0.0)[live], bounds)
     for i, name in enumerate(sets):
         row, part = by_set[name][0], live[bounds[i] : bounds[i + 1]]
         lost = row.moments - int(good[part].sum())

@@ -1,19 +1,21 @@
 """What a request asks: parameters of the addresses, checked, and addresses made."""
 
-import datetime
+import collections
 import inspect
 import os
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Request
 from fastapi import Query as Parameter
 from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 
+from data_pipelines.console.errors import UserError
 from vop_jax.index.answers import Filters, Query
-from vop_jax.index.days import day_begins, day_ends
+from vop_jax.index.days import earliest, latest
 from vop_jax.index.moment_names import moment_of
 from vop_jax.serving.previews import LONGEST as LONGEST_CLIP
 
@@ -22,13 +24,27 @@ LONGEST, MOST_QUERIES, MOST_HITS = 1000, 16, 100
 # Longest path, as the system has it.
 LONGEST_PATH = 4096
 
+
+def _spelled(value: Any) -> Any:
+    """Numbers are ASCII digits, as everywhere else; Pydantic takes `1_0` for 10."""
+    if isinstance(value, str) and ("_" in value or not value.isascii()):
+        raise PydanticCustomError("number", "it is not a number")
+    return value
+
+
+_SPELLED = BeforeValidator(_spelled)
 # A form sends its empty fields as well.
-_IF_GIVEN = BeforeValidator(lambda value: value or None)
+_IF_GIVEN = BeforeValidator(lambda value: _spelled(value) or None)
 _Seconds = Annotated[
     Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None, _IF_GIVEN
 ]
 _Top = Annotated[Annotated[int, Field(ge=1, le=MOST_HITS)] | None, _IF_GIVEN]
-_Date = Annotated[datetime.date | None, _IF_GIVEN]
+_Time = Annotated[
+    str,
+    Parameter(
+        max_length=100, description="a date as 2026-01-31, or with a time T12:00"
+    ),
+]
 
 
 class Asked(NamedTuple):
@@ -68,16 +84,18 @@ def asked(
     ] = "",
     min_seconds: _Seconds = None,
     max_seconds: _Seconds = None,
-    since: _Date = None,
-    until: _Date = None,
+    since: _Time = "",
+    until: _Time = "",
     top: _Top = None,
     per_video: _Top = None,
 ) -> Asked:
     """Reads a search from a request; used by FastAPI.
 
     Raises:
-        HTTPException: `like` is not a moment.
+        HTTPException: `like` is not a moment, a time is none, or a parameter that has
+            one value is given twice.
     """
+    _check_once(request, [name for name in _ASKED if name != "q"])
     queries = [Query(text=text) for text in q if text.strip()]
     if like:
         like = in_bytes(request, "like")
@@ -94,39 +112,64 @@ def asked(
         folder=folder.strip("/"),
         min_seconds=min_seconds,
         max_seconds=max_seconds,
-        since=_moment_of(day_begins, since),
-        # The whole of the last day.
-        until=_moment_of(day_ends, until),
+        since=_moment_of("since", since, earliest),
+        until=_moment_of("until", until, latest),
     )
+    try:
+        filters.check()
+    except UserError as error:
+        raise HTTPException(422, str(error)) from None
     return Asked(queries, filters, top, per_video or 1, fields)
 
 
-def nothing_else(request: Request) -> None:
-    """Refuses parameters that `asked` does not know; used by FastAPI.
+_ASKED = [*inspect.signature(asked).parameters][1:]
+
+
+def nothing_else(*known: str) -> Callable[[Request], None]:
+    """What refuses parameters that an address does not know; used by FastAPI.
 
     A misspelt filter would otherwise be no filter. The page ignores what it does not
     know, since addresses that are passed on carry parameters of others.
 
+    Args:
+        known: the parameters; by default those of `asked`, which looks itself whether
+            one is given twice.
+    """
+
+    def check(request: Request) -> None:
+        """Refuses them.
+
+        Raises:
+            HTTPException: there is one.
+        """
+        names = known or _ASKED
+        for name in request.query_params:
+            if name not in names:
+                text = f"{name[:100]}: there is no such parameter; there are "
+                raise HTTPException(422, text + ", ".join(names))
+        _check_once(request, known)
+
+    return check
+
+
+def _check_once(request: Request, names: Iterable[str]) -> None:
+    """Refuses parameters that are given twice: which one is meant, nobody can tell.
+
     Raises:
         HTTPException: there is one.
     """
-    known = [*inspect.signature(asked).parameters][1:]
-    for name in request.query_params:
-        if name not in known:
-            text = f"{name[:100]}: there is no such parameter; there are "
-            raise HTTPException(422, text + ", ".join(known))
+    counts = collections.Counter(name for name, _ in request.query_params.multi_items())
+    for name in names:
+        if counts[name] > 1:
+            raise HTTPException(422, f"{name}: it is given {counts[name]} times")
 
 
-def _moment_of(
-    of_day: Callable[[datetime.date], float], date: datetime.date | None
-) -> float | None:
-    if date is None:
-        return None
+def _moment_of(name: str, text: str, of: Callable[[str], float]) -> float | None:
     try:
-        return of_day(date)
-    # Before the first day of the calendar, or behind the last, nothing is left out.
-    except ValueError:
-        return None
+        # A form sends its empty fields as well.
+        return of(text) if text else None
+    except ValueError as error:
+        raise HTTPException(422, f"{name}: {error}") from None
 
 
 class Stretch(NamedTuple):
@@ -167,6 +210,7 @@ def stretch(
     video: Annotated[str, Depends(video_path)],
     start: Annotated[
         float,
+        _SPELLED,
         Parameter(ge=0, le=1e7, allow_inf_nan=False, description="seconds"),
     ] = 0.0,
     end: Annotated[

@@ -68,7 +68,11 @@ def _add_page(app: FastAPI, service: Service) -> None:
 
 
 def _add_clips(app: FastAPI, service: Service) -> None:
-    @app.get("/play", include_in_schema=False)
+    stretched = [Depends(nothing_else("video", "start", "end", "best"))]
+    video_alone = [Depends(nothing_else("video"))]
+    moment_alone = [Depends(nothing_else("moment"))]
+
+    @app.get("/play", include_in_schema=False, dependencies=stretched)
     async def play(what: Annotated[Stretch, Depends(stretch)]) -> Any:
         values: dict[str, Any] = {"problem": "", "source": "", "is_preview": False}
         status, shown = 200, what.around_best()
@@ -94,21 +98,29 @@ def _add_clips(app: FastAPI, service: Service) -> None:
         )
         return HTMLResponse(page, status, headers=_FRESH)
 
-    @app.head("/preview", include_in_schema=False)
-    @app.get("/preview", summary="A stretch of a video as mp4, at most 30 seconds")
+    @app.head("/preview", include_in_schema=False, dependencies=stretched)
+    @app.get(
+        "/preview",
+        summary="A stretch of a video as mp4, at most 30 seconds",
+        dependencies=stretched,
+    )
     async def preview(what: Annotated[Stretch, Depends(stretch)]) -> FileResponse:
         clip = await service.clip(what.around_best())
         return _file(clip.path, clip.media_type)
 
-    @app.head("/file", include_in_schema=False)
-    @app.get("/file", summary="A video's file")
+    @app.head("/file", include_in_schema=False, dependencies=video_alone)
+    @app.get("/file", summary="A video's file", dependencies=video_alone)
     async def file(video: Annotated[str, Depends(video_path)]) -> FileResponse:
         path = await service.reads.run(service.file, video)
         # Never a type that a browser runs: the file may hold anything.
         media_type = _TYPES.get(path.suffix.lower(), "application/octet-stream")
         return _file(path, media_type)
 
-    @app.get("/thumbnail", summary="The picture of a moment, by its id")
+    @app.get(
+        "/thumbnail",
+        summary="The picture of a moment, by its id",
+        dependencies=moment_alone,
+    )
     async def thumbnail(moment: Annotated[str, Parameter(max_length=200)]) -> Response:
         picture = await service.reads.run(service.index.thumbnail, moment)
         if picture is None:
@@ -145,7 +157,7 @@ def _file(path: Path, media_type: str) -> FileResponse:
 
 
 def _add_interface(app: FastAPI, service: Service) -> None:
-    only = [Depends(nothing_else)]
+    only = [Depends(nothing_else())]
 
     @app.get("/api/search", summary="Search, by text or by a moment", dependencies=only)
     async def search(what: Annotated[Asked, Depends(asked)]) -> Response:

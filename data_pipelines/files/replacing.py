@@ -50,7 +50,7 @@ def replacing(path: P, mark: str = "") -> Iterator[P]:
     Yields:
         A hidden path beside it, of this call alone, where nothing is yet.
     """
-    if _is_special(path):
+    if is_special(path):
         yield path
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def _is_abandoned(mark: str, entry: os.DirEntry[str]) -> bool:
     return age > _ABANDONED
 
 
-def _is_special(path: "Path | epath.Path") -> bool:
+def is_special(path: "Path | epath.Path") -> bool:
     """Whether a path leads to a device, a pipe or a socket."""
     try:
         mode = os.stat(str(path)).st_mode

@@ -13,9 +13,7 @@ temperature or a bank is given.
 """
 
 import argparse
-import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from data_pipelines.catalog.table import DATASETS, find_dataset
 from data_pipelines.console.arguments import (
     Parser,
-    is_store,
     local_path,
     place,
     store_path,
@@ -31,6 +28,7 @@ from data_pipelines.console.arguments import (
 from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.ranges import SEEDS, Range, number
 from data_pipelines.console.terminal import say, warn
+from data_pipelines.files.outputs import check_outputs
 from data_pipelines.preparing.limits import FRAMES
 from vop_jax.model.clip.families import HUB_NAMES
 from vop_jax.runtime.files import write_output
@@ -53,6 +51,7 @@ _RESAMPLES = Range(1, 1_000_000)
 _BATCH, _CAPTIONS = Range(1, 1_000_000), Range(0, 1_000_000_000)
 # Of similarities, which are between -1 and 1; beyond it, all but one count as 0.
 _TEMPERATURE = Range(1e-6, 1e6)
+_INPUTS = ("against", "similarity", "video_of_text", "bank", "video_bank", "tuned")
 _OUTPUTS = ("json", "ranks", "similarity_out")
 
 
@@ -192,13 +191,14 @@ def _check(given: argparse.Namespace) -> None:
         raise UserError(f"--tuned: there is no file {given.tuned}")
     if given.data_dir is not None and Path(given.data_dir).is_file():
         raise UserError(f"--data_dir: {given.data_dir} is a file; pass a folder")
-    for name in _OUTPUTS:
-        path = getattr(given, name)
-        if path is None or is_store(str(path)):
-            continue
-        parent = next(x for x in path.absolute().parents if x.exists())
-        if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise UserError(f"--{name}: {path} cannot be written; use another file")
+    outputs = {name: getattr(given, name) for name in _OUTPUTS}
+    if any(outputs.values()):
+        inputs = [(x, getattr(given, x)) for x in _INPUTS if getattr(given, x)]
+        if given.checkpoint is not None:
+            from vop_jax.weights.locate import files_of
+
+            inputs += [("checkpoint", x) for x in files_of(given.checkpoint)]
+        check_outputs(outputs, inputs)
 
 
 def matrix_evaluation(given: argparse.Namespace) -> "Evaluation":
@@ -375,14 +375,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     start_up()
     build = matrix_evaluation if given.checkpoint is None else model_evaluation
     evaluation = build(given)
+    # Ranks that cannot be compared are an error before anything is written.
+    _ = evaluation.compared
     if given.similarity_out:
-        import numpy as np
+        from vop_jax.scoring.matrix_file import as_npy
 
         # A matrix that is not held is refused before it is scored.
-        assert isinstance(evaluation.similarity, np.ndarray)
-        file = io.BytesIO()
-        np.save(file, evaluation.similarity)
-        write_output(given.similarity_out, file.getvalue())
+        write_output(given.similarity_out, as_npy(evaluation.similarity))
     for path, content in (
         (given.json, evaluation.as_json),
         (given.ranks, evaluation.ranks_as_json),

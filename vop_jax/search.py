@@ -28,6 +28,7 @@ from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.interrupts import ending_of
 from data_pipelines.console.ranges import Range, number
 from data_pipelines.console.terminal import say, say_json, table, warn
+from data_pipelines.files.outputs import check_outputs
 from vop_jax.index.flags import HITS, add_index_flags, add_query_flags, index_place
 from vop_jax.runtime.files import write_output
 from vop_jax.runtime.startup import start_up
@@ -87,7 +88,6 @@ def model_of(
 def _index(flags: argparse.Namespace) -> int:
     from vop_jax.index.listing import existing_folder
     from vop_jax.index.location import place_of
-    from vop_jax.index.outputs import check_output
     from vop_jax.index.path_text import with_bytes
     from vop_jax.index.shards import Shard, parse_shard
     from vop_jax.index.video_index import VideoIndex
@@ -98,7 +98,7 @@ def _index(flags: argparse.Namespace) -> int:
             "--rebuild drops what other processes store; index with --rebuild once, or "
             "delete the index, then use --shard"
         )
-    check_output("report", flags.report, place_of(flags.output))
+    check_outputs({"report": flags.report}, [("output", place_of(flags.output))])
     folder = existing_folder(flags.videos)
     # A name that is not a path is that of a model on the Hugging Face hub.
     place = Path(flags.checkpoint).expanduser()
@@ -156,7 +156,6 @@ def _print_summary(summary: "Summary", report: Path | None) -> None:
 
 def _query(flags: argparse.Namespace) -> int:
     from vop_jax.index.answers import Filters
-    from vop_jax.index.outputs import check_output
     from vop_jax.index.video_index import VideoIndex
 
     queries = _queries(flags)
@@ -169,7 +168,7 @@ def _query(flags: argparse.Namespace) -> int:
     )
     filters.check()
     with VideoIndex.open(flags.index, flags.videos) as index:
-        check_output("html", flags.html, index.path)
+        check_outputs({"html": flags.html}, [("index", index.path)])
         model = model_of(index, flags.checkpoint, pictures=bool(flags.image))
         # As the page says it: such a query is answered, but not as it was meant.
         for remark in dict.fromkeys(map(model.tokenizer.remark, flags.queries)):

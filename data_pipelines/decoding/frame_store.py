@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_pipelines.files.replacing import replacing
+from data_pipelines.files.replacing import replacing_file
 
 
 class FinishedVideo(NamedTuple):
@@ -38,7 +38,7 @@ def write_frames(path: Path, frames: Sequence[bytes], notes: Sequence[str]) -> N
     """Writes the frames atomically."""
     header = {"sizes": [len(frame) for frame in frames], "notes": list(notes)}
     # Several processes may finish the same file at the same time.
-    with replacing(path, str(os.getpid())) as partial, partial.open("wb") as file:
+    with replacing_file(path) as file:
         file.write(json.dumps(header).encode() + b"\n")
         file.writelines(frames)
 

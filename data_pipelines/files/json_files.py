@@ -323,6 +323,24 @@ class Matches:
         return handler(source) | {"pattern": self._pattern}
 
 
+class MustBe:
+    """Annotates a value of several possible types, to say what it must be.
+
+    Pydantic's own errors of them name Python's types.
+
+    Args:
+        what: such as "a string or a whole number".
+    """
+
+    def __init__(self, what: str):
+        self._what = what
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Pydantic's own hook for what annotates a type."""
+        said = {"custom_error_type": self._what, "custom_error_message": self._what}
+        return handler(source) | said
+
+
 # Pydantic's type of an error -> what the value must be.
 _MUST_BE = {
     "int_type": "a whole number",

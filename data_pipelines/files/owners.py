@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import time
+import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,30 @@ class Owner:
 def named(owner: Owner | None) -> str:
     """The owner as part of a sentence; without a record it is "another process"."""
     return "another process" if owner is None else str(owner)
+
+
+def process_mark() -> str:
+    """This process as a part of a file's name, `MACHINE-PID-BORN`, see `is_running`."""
+    pid = os.getpid()
+    return f"{_machine_mark()}-{pid}-{_own_birth(pid)}"
+
+
+def is_running(mark: str) -> bool | None:
+    """Whether the process of a `process_mark` runs; None if it cannot be told."""
+    machine, pid, born = mark.split("-")
+    if not _machine() or machine != _machine_mark():
+        return None
+    return _born(int(pid)) == born
+
+
+@cache
+def _own_birth(pid: int) -> str:
+    return _born(pid) or ""
+
+
+@cache
+def _machine_mark() -> str:
+    return f"{zlib.crc32(_machine().encode()):08x}"
 
 
 @cache

@@ -1,17 +1,37 @@
-"""Replaces a file in one move, so that no reader ever sees half of it."""
+"""Replaces a file in one move, so that no reader ever sees half of it.
+
+Every writer writes a file of its own beside the final one; of several, the last one to
+finish wins. The name is random, so that nothing can be planted there, and says whose it
+is, so that what a killed process left is removed by a later one.
+"""
 
 import contextlib
+import functools
+import itertools
 import os
+import re
+import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+
+from data_pipelines.files.owners import is_running, process_mark
 
 # Not imported at run time: decoding processes start faster without it.
 if TYPE_CHECKING:
     from etils import epath
 
 P = TypeVar("P", bound="Path | epath.Path")
+
+# Characters of a final name in a temporary one, which file systems limit to 255 bytes.
+_KEPT = 40
+_PARTIAL = re.compile(r"\..+\.([0-9a-f]{8}-\d+-\d*)\.[0-9a-f]{16}\.partial", re.S)
+# A file of an unknown process that nobody wrote to for so long is nobody's, seconds.
+_ABANDONED = 86_400
+# Entries of a folder that are searched for what killed processes left.
+_MOST_ENTRIES = 100_000
 
 
 @contextlib.contextmanager
@@ -25,18 +45,20 @@ def replacing(path: P, mark: str = "") -> Iterator[P]:
 
     Args:
         path: local or in an object store; missing folders above it are created.
-        mark: a part of the temporary name. Processes that may write the same file at
-            the same time pass different ones.
+        mark: a further part of the temporary name.
 
     Yields:
-        A hidden path beside it.
+        A hidden path beside it, of this call alone, where nothing is yet.
     """
-    if _is_special(path):
+    if is_special(path):
         yield path
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = f".{path.name}.{mark}.partial" if mark else f".{path.name}.partial"
-    partial = cast(P, path.with_name(name))
+    # In a store nothing is seen of a file before it is complete.
+    if "://" not in str(path):
+        _remove_abandoned(os.path.abspath(str(path.parent)))
+    start = f".{path.name[:_KEPT]}.{f'{mark}.' if mark else ''}{process_mark()}"
+    partial = cast(P, path.with_name(f"{start}.{secrets.token_hex(8)}.partial"))
     try:
         yield partial
         partial.replace(path)
@@ -45,7 +67,47 @@ def replacing(path: P, mark: str = "") -> Iterator[P]:
         raise
 
 
-def _is_special(path: "Path | epath.Path") -> bool:
+@contextlib.contextmanager
+def replacing_file(path: "Path | epath.Path") -> Iterator[BinaryIO]:
+    """A new file to write to, which replaces `path` as that of `replacing` does.
+
+    Nothing that is there already is opened, no link is followed.
+
+    Yields:
+        The open file; on this machine it can seek.
+    """
+    with replacing(path) as partial:
+        # A store has no links, and its clients no such mode.
+        there = "://" in str(path)
+        place: Any = partial if there else Path(partial)
+        with place.open("wb" if there or partial is path else "xb") as file:
+            yield file
+
+
+@functools.lru_cache(maxsize=4096)
+def _remove_abandoned(folder: str) -> None:
+    """Removes what killed processes left in a folder; once a process and folder."""
+    # What cannot be listed or removed does no harm.
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in itertools.islice(entries, _MOST_ENTRIES):
+            found = _PARTIAL.fullmatch(entry.name)
+            if found and _is_abandoned(found[1], entry):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def _is_abandoned(mark: str, entry: os.DirEntry[str]) -> bool:
+    running = is_running(mark)
+    if running is not None:
+        return not running
+    try:
+        age = time.time() - entry.stat(follow_symlinks=False).st_mtime
+    except OSError:
+        return False
+    return age > _ABANDONED
+
+
+def is_special(path: "Path | epath.Path") -> bool:
     """Whether a path leads to a device, a pipe or a socket."""
     try:
         mode = os.stat(str(path)).st_mode

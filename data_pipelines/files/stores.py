@@ -21,7 +21,7 @@ from data_pipelines.console.arguments import is_store
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
 from data_pipelines.console.store_names import is_plain
-from data_pipelines.files.replacing import replacing
+from data_pipelines.files.replacing import replacing_file
 from data_pipelines.files.store_errors import using
 
 if TYPE_CHECKING:
@@ -180,8 +180,7 @@ class Store:
         if not self.is_remote:
             path = Path(self._path(name))
             # Two machines that share the folder may both write it.
-            mark = f"{os.getpid()}-{os.urandom(4).hex()}"
-            with replacing(path, mark) as partial, partial.open("wb") as file:
+            with replacing_file(path) as file:
                 yield file
             return
         with using(self.at(name)):

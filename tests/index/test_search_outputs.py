@@ -26,16 +26,16 @@ def test_an_output_that_cannot_be_is_found_out_before_the_work(
     ):
         status, _, err = call(*flags, f"--report={report}")
         assert (status, err.count("\n")) == (2, 1)
-        assert "--report: " in err
+        assert "--report" in err
     copy = index / "snapshot.bin"
     before, link = copy.read_bytes(), tmp_path / "link"
     link.symlink_to(index)
     for page in (copy, index / "a" / "page.html", link / "page.html", index):
         status, out, err = call("query", f"--index={index}", "red", f"--html={page}")
         assert (status, out, err.count("\n")) == (2, "", 1)
-        assert "is inside the index; use another file" in err
+        assert "; use another file" in err
     status, _, err = call("export", f"--index={index}", f"--output={index}/x.npy")
-    assert (status, "is inside the index" in err) == (2, True)
+    assert (status, f"is inside {index}, the folder of --index" in err) == (2, True)
     assert copy.read_bytes() == before
     assert not loaded
     assert not new.exists()

@@ -25,7 +25,9 @@ def files(tmp_path):
 
 
 def score(folder, name, *flags):
-    arguments = [f"--similarity={folder / name}.npy", f"--ranks={folder / name}.ranks"]
+    arguments = [f"--similarity={folder / name}.npy"]
+    if f"--against={folder / name}.ranks" not in flags:
+        arguments += [f"--ranks={folder / name}.ranks"]
     arguments += [f"--json={folder / name}.json", "--resamples=300", *flags]
     with pytest.raises(SystemExit) as done:
         main([*arguments, f"--video_of_text={folder / 'map.npy'}"])
@@ -87,7 +89,26 @@ def changed(**fields):
         (changed(t2v=[0.5]), "t2v"),
         (changed(t2v=[float("nan")] * 36), "NaN"),
         (changed(t2v=[1.0] * 35), "has 35 queries of t2v, but there are 36"),
-        (changed(t2v=[[1.0]] * 35 + [[]]), "a query of t2v without a rank"),
+        (changed(t2v=[1.0] * 35 + [[]]), "t2v has lists of ranks, which ties=mean"),
+        (changed(t2v=[[1.0]] * 36), "t2v has lists of ranks, which ties=mean"),
+        (
+            changed(t2v=[1.0] * 35 + [1e9]),
+            "t2v has a rank of 1,000,000,000 among 12 candidates; score both models",
+        ),
+        (changed(t2v=[12.5] * 36), "a rank of 12.5 among 12"),
+        (changed(t2v=[1e308] * 36), "a rank of 1e+308 among 12 candidates"),
+        (changed(t2v=[2**63 - 1] * 36), "a rank of 9.223372037e+18 among 12"),
+        (changed(v2t=[13] * 12), "v2t has a rank of 13 among 12 candidates"),
+        (changed(v2t_best_caption=[37] * 12), "a rank of 37 among 36 candidates"),
+        (changed(t2v=[0] * 36), "t2v[0] is 0; it must be a number of at least 1, or a"),
+        (changed(t2v=[1, True]), "t2v[1] is true; it must be a number of at least 1"),
+        (changed(t2v=[1, [[1]]]), "t2v[1] is a list of 1; it must be a number of"),
+        (changed(t2v=5), "t2v is 5; it must be a list"),
+        (
+            changed(t2v_videos=[0, [1]]),
+            "t2v_videos[1] is [1]; it must be a string or a whole number",
+        ),
+        (changed(v2t_queries=[True]), "v2t_queries[0] is true; it must be a string or"),
         (changed(t2v_videos=[0] * 36), "is of other queries (t2v_videos differ)"),
         (changed(v2t_queries=["x"]), "is of other queries (v2t_queries differ)"),
         (changed(ties="pessimistic"), "counts ties as 'pessimistic'"),
@@ -105,6 +126,36 @@ def test_other_files_are_one_line(files, capsys, change, says):
     assert says in error
     assert str(path) in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("ranks", "says"),
+    [
+        ([[1.0]] * 35 + [[]], "t2v has a query without a rank"),
+        ([[1]] * 35 + [[1] * 20_000], "a query of 20,000 ranks among 12 candidates"),
+        ([[1]] * 35 + [[1, 13]], "a rank of 13 among 12 candidates"),
+    ],
+)
+def test_lists_of_ranks_are_of_the_candidates(files, capsys, ranks, says):
+    assert score(files, "good", "--ties=clip4clip") == 0
+    path = files / "other.ranks"
+    path.write_text(json.dumps(read(files / "good.ranks") | {"t2v": ranks}))
+    capsys.readouterr()
+    assert score(files, "good", f"--against={path}", "--ties=clip4clip") == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_nothing_is_written_where_ranks_cannot_be_compared(files):
+    assert score(files, "good", "--ties=pessimistic") == 0
+    new = files / "new.ranks"
+    flags = [f"--against={files / 'good.ranks'}", f"--ranks={new}"]
+    flags += [f"--video_of_text={files / 'map.npy'}", "--resamples=10"]
+    with pytest.raises(SystemExit) as done:
+        main([f"--similarity={files / 'good.npy'}", *flags])
+    assert done.value.code == 2
+    assert not new.exists()
 
 
 def test_a_missing_file_is_reported_before_anything_is_scored(files, capsys):

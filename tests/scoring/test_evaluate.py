@@ -184,6 +184,11 @@ def files(tmp_path_factory):
     (folder / "cut.npz").write_bytes(packed[: len(packed) // 2])
     (folder / "text.npy").write_text("1 2")
     (folder / "empty.npy").touch()
+    for name in ("clip", "run"):
+        (folder / name).mkdir()
+    (folder / "clip/own.bin").touch()
+    config = json.dumps({"method": "vop", "backbone": "clip", "dataset": "demo"})
+    (folder / "run/config.json").write_text(config)
     return folder
 
 
@@ -235,11 +240,38 @@ def files(tmp_path_factory):
         ("--checkpoint=x --dataset=demo --tuned=none", "no file none"),
         ("--similarity=good.npy --json=.", "cannot be written"),
         ("--similarity=good.npy --ranks=text.npy/x", "cannot be written"),
+        (
+            "--similarity=good.npy --json=good.npy",
+            "--json=good.npy would replace good.npy, a file of --similarity",
+        ),
+        (
+            "--similarity=good.npy --video_of_text=map.npy --ranks=./map.npy",
+            "a file of --video_of_text",
+        ),
+        (
+            "--similarity=good.npy --json=both.json --ranks=both.json",
+            "--ranks=both.json would replace both.json, a file of --json",
+        ),
+        (
+            "--similarity=good.npy --against=text.npy --ranks=text.npy",
+            "a file of --against",
+        ),
+        ("--checkpoint=clip --dataset=demo --json=clip/config.json", "of --checkpoint"),
+        ("--checkpoint=clip --dataset=demo --ranks=clip/own.bin", "of --checkpoint"),
+        ("--checkpoint=run --json=run/results.json", "of --checkpoint"),
+        ("--checkpoint=run --json=run/checkpoints/1", "of --checkpoint"),
+        ("--checkpoint=run --json=clip/model.safetensors", "of --checkpoint"),
+        (
+            "--checkpoint=clip --dataset=demo --similarity_out=s.npy --ranks=s.npy",
+            "of --ranks",
+        ),
     ],
 )
 def test_mistakes_are_one_line(files, monkeypatch, capsys, flags, says):
     monkeypatch.chdir(files)
+    before = {x: x.read_bytes() for x in files.rglob("*") if x.is_file()}
     assert run(*flags.split()) == 2
+    assert {x: x.read_bytes() for x in files.rglob("*") if x.is_file()} == before
     shown = capsys.readouterr()
     assert shown.err.startswith("error: ")
     assert says in shown.err

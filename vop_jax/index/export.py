@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.files.regular_files import read_start
-from data_pipelines.files.replacing import replacing
+from data_pipelines.files.replacing import replacing, replacing_file
 from vop_jax.index.path_text import bytes_of, text_of, with_bytes
 from vop_jax.index.tables import VideoRow
 from vop_jax.index.view import View
@@ -87,10 +87,8 @@ def _write_npy(view: View, output: Path) -> Written:
     lengths = np.diff(view.first).tolist()
     most = sum(len(x) * n for x, n in zip(view.videos, lengths, strict=True))
     with (
-        replacing(output) as numbers,
-        replacing(ids) as names,
-        numbers.open("wb") as file,
-        names.open("w") as lines,
+        replacing_file(output) as file,
+        replacing_file(ids) as lines,
     ):
         _write_header(file, most, view.size)
         for rows, vectors in _blocks(view):
@@ -98,7 +96,7 @@ def _write_npy(view: View, output: Path) -> Written:
             file.write(np.ascontiguousarray(vectors, "<f4").tobytes())
             for video, moment in rows:
                 about = with_bytes(_about(view, video, moment))
-                lines.write(json.dumps(about) + "\n")
+                lines.write(f"{json.dumps(about)}\n".encode())
         # Damaged moments were counted and are not there.
         file.seek(0)
         _write_header(file, count, view.size)

@@ -18,6 +18,7 @@ from pathlib import Path
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
 from data_pipelines.decoding.cuts import WINDOWS, check_cut
+from data_pipelines.files.outputs import check_outputs
 from vop_jax.index.answers import Counts, Filters, Found, Query
 from vop_jax.index.background import Background
 from vop_jax.index.contents import is_unchanged
@@ -27,7 +28,6 @@ from vop_jax.index.folders import folder_remark
 from vop_jax.index.listing import PathLike, existing_folder, list_videos
 from vop_jax.index.location import existing_place, file_below, place_of
 from vop_jax.index.meta import MOMENT_SECONDS, Meta
-from vop_jax.index.outputs import check_output
 from vop_jax.index.searching import answers, check_queries, embedded
 from vop_jax.index.shards import Shard
 from vop_jax.index.source import Source
@@ -384,6 +384,6 @@ class VideoIndex:
             UserError: it has another suffix, or cannot be written.
         """
         path = Path(output).expanduser()
-        check_output("output", path, self.path)
+        check_outputs({"output": path}, [("index", self.path)])
         with reading(self.path):
             return export(self._source.view(), path)

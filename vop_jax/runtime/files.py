@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_pipelines.console.errors import UserError
-from data_pipelines.files.replacing import replacing
+from data_pipelines.files.replacing import replacing_file
 
 if TYPE_CHECKING:
     from etils import epath
@@ -27,8 +27,8 @@ def write_atomically(path: "Path | epath.Path", content: str | bytes) -> None:
     """Replaces a file in one move, so that no reader ever sees half of it."""
     if isinstance(content, str):
         content = content.encode()
-    with replacing(path) as partial:
-        partial.write_bytes(content)
+    with replacing_file(path) as file:
+        file.write(content)
 
 
 def write_output(path: "Path | epath.Path", content: str | bytes) -> None:

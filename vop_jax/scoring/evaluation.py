@@ -100,10 +100,14 @@ class Evaluation:
         """The differences to the other model's metrics, if there is one."""
         if self.against is None:
             return {}
+        texts, videos = self.similarity.shape
+        # The best texts of the videos are ranked for v2t, all texts beside it.
+        asked = len(np.unique(self.video_of_text))
         return compare(
             self.ranks_as_json(),
             self.ways,
             self.against,
+            candidates={"t2v": videos, "v2t": asked, "v2t_best_caption": texts},
             permutations=self.resamples,
             seed=self.seed,
         )

@@ -1,4 +1,4 @@
-"""Reads arrays from .npy and .npz files of unknown origin."""
+"""Reads arrays from .npy and .npz files of unknown origin, and writes them."""
 
 import io
 import math
@@ -125,3 +125,11 @@ def _array(raw: Any) -> np.ndarray:
             f"{len(raw) - begin:,}"
         )
     return np.ndarray(shape, dtype, raw, begin, order="F" if fortran else "C")
+
+
+def as_npy(matrix: Any) -> bytes:
+    """The content of a .npy file of a matrix that is held."""
+    assert isinstance(matrix, np.ndarray)
+    file = io.BytesIO()
+    np.save(file, matrix)
+    return file.getvalue()

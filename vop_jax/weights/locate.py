@@ -10,6 +10,7 @@ from data_pipelines.console.errors import UserError
 from vop_jax.hub.fetching import NotFetchedError, fetch
 from vop_jax.hub.names import HubName, parse, with_parts
 from vop_jax.model.clip.families import HUB_NAMES
+from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.weights.file_names import DESCRIPTIONS, FILE_NAMES, TOKENIZER_FILES, TUNED
 
 _DEMO = Path(__file__).parents[1] / "demo"
@@ -20,6 +21,8 @@ EMBEDDED = {
 }
 # The demo's usual one.
 BACKBONE = EMBEDDED["demo"]
+# Endings of files that hold weights.
+_WEIGHTS = (".bin", ".npz", ".pt", ".pth", ".safetensors")
 _SHARD = r"-[0-9]+-of-[0-9]+"
 
 
@@ -100,3 +103,36 @@ def _needed(names: Collection[str]) -> list[str]:
         return []
     described = [x for x in (*DESCRIPTIONS, *TOKENIZER_FILES) if x in names]
     return [*sorted(described), *found]
+
+
+def files_of(place: str | Path) -> list[Path]:
+    """What is read of a run or a CLIP, here: files, and folders as a whole.
+
+    Args:
+        place: as of `find_folder`. Of a name on the hub there is nothing here.
+
+    Returns:
+        Paths, whether or not there is something: a file that comes to be there would
+        be read.
+
+    Raises:
+        UserError: the configuration of a run is damaged.
+    """
+    found = _files_in(place)
+    run = RunFolder(place) if Path(os.path.expanduser(place)).is_dir() else None
+    if run and run.is_run():
+        found += _files_in(run.read_config().get("backbone", place))
+    return found
+
+
+def _files_in(place: str | Path) -> list[Path]:
+    folder = EMBEDDED.get(str(place), Path(os.path.expanduser(place)))
+    if not os.path.isdir(folder):
+        return [folder] if os.path.isfile(folder) else []
+    run = RunFolder(folder)
+    found = [run.config, run.tuned, run.results, run.metrics, run.report.parent]
+    found += [run.checkpoints, run.tensorboard]
+    names = {*FILE_NAMES, *DESCRIPTIONS, *TOKENIZER_FILES}
+    # Shards, and files of other names that hold weights.
+    names |= {x.name for x in folder.iterdir() if x.suffix in _WEIGHTS}
+    return [*map(Path, found), *(folder / x for x in sorted(names))]

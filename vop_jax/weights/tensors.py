@@ -26,7 +26,7 @@ from data_pipelines.files.array_bytes import (
     read_start,
 )
 from data_pipelines.files.json_files import Matches, read_described, shown
-from data_pipelines.files.replacing import replacing
+from data_pipelines.files.replacing import replacing_file
 from data_pipelines.files.stand_ins import check_foreign_weights, check_stand_in
 from vop_jax.weights.file_names import FILE_NAMES
 from vop_jax.weights.npz_reader import NpzFile, is_npz
@@ -292,7 +292,7 @@ def write_safetensors(
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with replacing(path) as partial, partial.open("wb") as file:
+    with replacing_file(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, tensor in tensors.items():
             value = np.asarray(tensor.read(), kind, order="C")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from data_pipelines.files.replacing import replacing
+from data_pipelines.files.replacing import replacing_file
 from vop_jax.weights.torch_pickle import DTYPES, Storage, TensorEntry
 
 _ALIGNMENT = 64
@@ -93,8 +93,8 @@ def write_torch(
     _Writer(buffer, protocol=2).dump({wrap: tree} if wrap else tree)
     root = path.stem
     with (
-        replacing(path) as partial,
-        zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive,
+        replacing_file(path) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
     ):
         archive.writestr(f"{root}/data.pkl", buffer.getvalue())
         archive.writestr(f"{root}/byteorder", "little")

@@ -66,7 +66,7 @@ class _Place:
         except (OSError, ValueError):
             return
         self._file = about.st_dev, about.st_ino
-        self.is_special = is_special(path)
+        self.is_special = is_special(Path(self._path))
 
     def problem(self) -> str:
         """Why no file can be put there; empty in a store, which is not asked."""

@@ -22,7 +22,13 @@ from vop_jax.training.loop import train
 from vop_jax.training.run import assemble
 
 ROOT = Path(__file__).parents[2]
-SINCE = [name for name in METHODS if name not in ("zero_shot", *PRINTED)]
+# What these train, the others train as well.
+PARTS = ("lora", "vop_lora", "ivfusion", "dgl_linear")
+SINCE = [
+    pytest.param(name, marks=[pytest.mark.campaign] if name in PARTS else [])
+    for name in METHODS
+    if name not in ("zero_shot", *PRINTED)
+]
 # Six steps of a program that compiles fast, a checkpoint after every second.
 CHANGES = {"compute__scan": True}
 

@@ -95,7 +95,8 @@ def test_an_activation_keeps_its_slope_alone(name):
     x = jnp.linspace(-20, 20, 201)
     np.testing.assert_array_equal(ACTIVATIONS[name](x), plain(x))
     slopes = [jax.vmap(jax.grad(f))(x) for f in (ACTIVATIONS[name], plain)]
-    np.testing.assert_allclose(*slopes, atol=1e-6)
+    # Where tanh is near -1, its rounding is multiplied by x and by an inner slope.
+    np.testing.assert_allclose(*slopes, atol=3e-6)
     assert kept(ACTIVATIONS[name], x) == [x.shape]
     assert len(kept(plain, x)) > 1
 

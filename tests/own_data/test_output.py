@@ -12,7 +12,7 @@ from data_pipelines.console.errors import UserError
 from data_pipelines.console.terminal import say
 from vop_jax.own_data import steps
 from vop_jax.own_data.known import Known
-from vop_jax.own_data.outcome import check_results, next_steps
+from vop_jax.own_data.outcome import check_data, check_results, next_steps
 from vop_jax.own_data.pairs import Pairs
 from vop_jax.own_data.steps import Asked, train_on_own
 from vop_jax.runtime.run_folder import RunFolder
@@ -152,6 +152,15 @@ RESULTS = {
 }
 
 
+DIFFERENCE = {"value": 1.0, "p": 5.0}
+AGAINST = dict.fromkeys(("t2v", "v2t"), dict.fromkeys(METRICS, DIFFERENCE))
+BAD = RESULTS | {"intervals": {"t2v": ENDS, "v2t": ENDS | {"R@5": [100.0, 0.0]}}}
+
+
+def results_with(first, second, value):
+    return json.dumps(RESULTS | {first: {**RESULTS[first], second: value}})
+
+
 @pytest.mark.parametrize(
     ("written", "says"),
     [
@@ -160,12 +169,22 @@ RESULTS = {
         (json.dumps(RESULTS | {"t2v": {}}), "t2v"),
         (json.dumps(RESULTS | {"against_untuned": 3}), "against_untuned"),
         (json.dumps(RESULTS | {"method": "vop_p"}), "of the method vop_p, and the run"),
+        (json.dumps(RESULTS | {"dataset": "msrvtt_9k"}), "of the data set msrvtt_9k"),
+        (results_with("t2v", "R@1", float("nan")), "is NaN; it must be at most 100"),
+        (results_with("t2v", "R@5", float("inf")), "it must be at most 100"),
+        (results_with("v2t", "R@1", -1.0), "it must be at least 0"),
+        (results_with("v2t", "MdR", 0.5), "it must be at least 1"),
+        (results_with("t2v", "MdR", 1e300), "it must be at most"),
+        (results_with("intervals", "t2v", ENDS | {"R@1": [100.0, 0.0]}), "from 100 to"),
+        (results_with("intervals", "v2t", ENDS | {"MdR": [1.0, float("inf")]}), "MdR"),
+        (json.dumps(RESULTS | {"against_untuned": AGAINST}), "p is 5.0; it must be at"),
+        (json.dumps(RESULTS | {"compared_with": {"zero_shot": BAD}}), "from 100 to"),
     ],
 )
 def test_results_that_cannot_be_the_run_s_are_refused(own, unopened, written, says):
     output = own / "out"
     output.mkdir()
-    (output / "config.json").write_text('{"method": "vop"}')
+    (output / "config.json").write_text('{"method": "vop", "dataset": "custom"}')
     (output / "own_data.json").write_text(json.dumps(KNOWN))
     (output / "results.json").write_text(written)
     before = contents(own)
@@ -175,6 +194,33 @@ def test_results_that_cannot_be_the_run_s_are_refused(own, unopened, written, sa
     assert contents(own) == before
     (output / "results.json").write_text(json.dumps(RESULTS))
     check_results(RunFolder(output))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"queries": 1000}, "is of 1,000 captions, and the test split has 4"),
+        ({"videos": 3}, "is of 3 videos, and the test split has 2"),
+        ({"data": {}}, "is of other data (annotations differ)"),
+        ({"data": {"films": 3}}, "data.films is 3; it must be a string"),
+        ({"films": "other"}, "is of other data (films differ)"),
+        ({"splits": {}}, "is of other data (splits differ)"),
+    ],
+)
+def test_results_of_other_data_are_not_told(tmp_path, change, says):
+    split = {"videos": 2, "captions": 4, "left_out": 0, "sha256": "x"}
+    made = {"annotations": {"captions.csv": "x"}, "films": "y", "num_frames": 2}
+    made["splits"] = {"test": split}
+    folder = RunFolder(tmp_path)
+    folder.results.write_text(json.dumps(RESULTS | {"data": made}))
+    check_data(folder, made)
+    scored = {x: change[x] for x in ("films", "splits") if x in change}
+    content = RESULTS | {"data": made | scored}
+    content |= {x: change[x] for x in change if x not in scored}
+    folder.results.write_text(json.dumps(content))
+    with pytest.raises(UserError) as error:
+        check_data(folder, made)
+    assert says in str(error.value)
 
 
 def test_known_videos_and_captions_that_do_not_agree_are_refused(own, unopened):

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
-from annotated_types import Ge, MaxLen, MinLen
+from annotated_types import Ge, Le, MaxLen, MinLen
 from typing_extensions import TypedDict
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import shell_word, this_python
 from data_pipelines.console.terminal import say, table
 from data_pipelines.files.json_files import described
+from data_pipelines.preparing.provenance import Provenance
 from vop_jax.own_data.pairs import Pairs
 from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.scoring.bootstrap import LEVEL
@@ -23,8 +24,11 @@ _CHANCE = 0.05
 _LONGEST = 80
 
 
-_Metrics = TypedDict("_Metrics", {"R@1": float, "R@5": float, "MdR": float})
-_Ends = Annotated[list[float], MinLen(2), MaxLen(2)]
+_MOST = 1e12
+_Percent = Annotated[float, Ge(0), Le(100)]
+_Rank = Annotated[float, Ge(1), Le(_MOST)]
+_Metrics = TypedDict("_Metrics", {"R@1": _Percent, "R@5": _Percent, "MdR": _Rank})
+_Ends = Annotated[list[Annotated[float, Ge(0), Le(_MOST)]], MinLen(2), MaxLen(2)]
 _Intervals = TypedDict("_Intervals", {"R@1": _Ends, "R@5": _Ends, "MdR": _Ends})
 
 
@@ -46,8 +50,8 @@ class _Compared(TypedDict):
 
 
 class _Difference(TypedDict):
-    value: float
-    p: float
+    value: Annotated[float, Ge(-_MOST), Le(_MOST)]
+    p: Annotated[float, Ge(0), Le(1)]
 
 
 _Differences = TypedDict(
@@ -64,6 +68,7 @@ class _Results(_Scored):
     """What is told of `results.json`."""
 
     method: Annotated[str, MaxLen(100)]
+    dataset: NotRequired[Annotated[str, MaxLen(100)]]
     queries: Annotated[int, Ge(0)]
     videos: Annotated[int, Ge(0)]
     compared_with: _Compared
@@ -80,16 +85,60 @@ def check_results(folder: RunFolder) -> None:
         return
     try:
         results = described(folder.read_results(), _Results, str(folder.results))
-        own = folder.read_config()["method"]
-        if results["method"] != own:
-            raise UserError(
-                f"{folder.results} is of the method {results['method']}, and the run "
-                f"of {own}"
-            )
+        config = folder.read_config()
+        for key, what in (("method", "method"), ("dataset", "data set")):
+            own = config.get(key)
+            if own is not None and results.get(key, own) != own:
+                raise UserError(
+                    f"{folder.results} is of the {what} {results[key]}, and the run "
+                    f"of {own}"
+                )
+        untuned = results["compared_with"].get("zero_shot")
+        for scored in (results, untuned) if untuned else (results,):
+            _check_ends(scored, str(folder.results))
     except UserError as error:
-        raise UserError(
-            f"{error}; remove it, and the same command scores the run again"
-        ) from None
+        raise _with_advice(error) from None
+
+
+def _check_ends(scored: _Scored, where: str) -> None:
+    """Checks that each interval's lower end is not above its upper one.
+
+    Raises:
+        UserError: one is.
+    """
+    for way, name in _SHOWN:
+        low, high = scored["intervals"][way][name]
+        if low > high:
+            raise UserError(
+                f"{where}: the interval of {way} {name} is from {low:g} to {high:g}"
+            )
+
+
+def check_data(folder: RunFolder, made: Mapping[str, Any]) -> None:
+    """Checks that the results of a run, which are there, are of the data it reads.
+
+    Args:
+        folder: of the run.
+        made: the provenance of the data.
+
+    Raises:
+        UserError: they are of other films or captions, or of another number of them.
+    """
+    results, test = folder.read_results(), made["splits"]["test"]
+    scored = described(results.get("data", {}), Provenance, f"{folder.results}: data")
+    for key in ("annotations", "films", "splits"):
+        if scored.get(key) != made.get(key):
+            raise _with_advice(f"{folder.results} is of other data ({key} differ)")
+    for key, name in (("queries", "captions"), ("videos", "videos")):
+        if results[key] != test[name]:
+            raise _with_advice(
+                f"{folder.results} is of {results[key]:,} {name}, and the test split "
+                f"has {test[name]:,}"
+            )
+
+
+def _with_advice(reason: object) -> UserError:
+    return UserError(f"{reason}; remove it, and the same command scores the run again")
 
 
 def show_results(results: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ from vop_jax.own_data.known import (
     unreadable_lines,
 )
 from vop_jax.own_data.memory import free_memory
-from vop_jax.own_data.outcome import check_results, next_steps, show_results
+from vop_jax.own_data.outcome import check_data, check_results, next_steps, show_results
 from vop_jax.own_data.pairs import Pairs, pairs_of, tell_unused, with_splits
 from vop_jax.runtime.files import in_room
 from vop_jax.runtime.run_folder import RunFolder, flat_fields
@@ -115,6 +115,7 @@ def train_on_own(asked: Asked, values: dict[str, Any]) -> dict[str, Any]:
     config = with_choices(asked, folder, values, size)
     done = folder.is_run() and folder.results.exists()
     if done:
+        check_data(folder, read_provenance(frames_of(config, size).path))
         say(f"{asked.output} is trained on these videos and captions already")
     else:
         run_job(config, folder)

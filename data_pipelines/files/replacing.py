@@ -35,7 +35,7 @@ _MOST_ENTRIES = 100_000
 
 
 @contextlib.contextmanager
-def replacing(path: P, mark: str = "") -> Iterator[P]:
+def replacing(path: P) -> Iterator[P]:
     """A path to write to, which replaces `path` when the block succeeds.
 
     If the block fails, `path` stays as it was and what was written is removed.
@@ -45,7 +45,6 @@ def replacing(path: P, mark: str = "") -> Iterator[P]:
 
     Args:
         path: local or in an object store; missing folders above it are created.
-        mark: a further part of the temporary name.
 
     Yields:
         A hidden path beside it, of this call alone, where nothing is yet.
@@ -57,8 +56,8 @@ def replacing(path: P, mark: str = "") -> Iterator[P]:
     # In a store nothing is seen of a file before it is complete.
     if "://" not in str(path):
         _remove_abandoned(os.path.abspath(str(path.parent)))
-    start = f".{path.name[:_KEPT]}.{f'{mark}.' if mark else ''}{process_mark()}"
-    partial = cast(P, path.with_name(f"{start}.{secrets.token_hex(8)}.partial"))
+    name = f".{path.name[:_KEPT]}.{process_mark()}.{secrets.token_hex(8)}.partial"
+    partial = cast(P, path.with_name(name))
     try:
         yield partial
         partial.replace(path)

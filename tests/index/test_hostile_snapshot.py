@@ -9,6 +9,8 @@ import pytest
 from colour_model import ColourModel
 
 from data_pipelines.console.errors import UserError
+from data_pipelines.files import replacing
+from data_pipelines.files.owners import process_mark
 from vop_jax import search
 from vop_jax.index import snapshot, snapshot_file
 from vop_jax.index.answers import Found
@@ -237,11 +239,15 @@ def test_a_copy_of_older_tables_is_not_replaced_by_readers(made):
     assert path.read_bytes() == before
 
 
-def test_a_link_in_the_place_of_an_unfinished_copy_leads_nowhere(made, tmp_path):
+def test_a_link_in_the_place_of_an_unfinished_copy_leads_nowhere(
+    made, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(replacing.secrets, "token_hex", lambda _: "0" * 16)
     path, other = made.index / "snapshot.bin", tmp_path / "other"
     other.write_text("mine")
     path.write_text("damaged")
-    path.with_name(f".snapshot.bin.{os.getpid()}.partial").symlink_to(other)
+    name = f".snapshot.bin.{process_mark()}.{'0' * 16}.partial"
+    path.with_name(name).symlink_to(other)
     assert made.search("red")
     assert other.read_text() == "mine"
 

@@ -81,8 +81,13 @@ def test_threads_lose_no_line_and_keep_their_order(capfd):
         thread.start()
     for thread in threads:
         thread.join()
-    lines = capfd.readouterr().err.splitlines()
     turns = [f"{i} {where}" for i in range(60) for where in ("in", "out")]
+    # What a thread writes as another one leaves is shown a moment later.
+    said, end = "", time.monotonic() + 10
+    while said.count("\n") < 4 * (len(turns) + 1) and time.monotonic() < end:
+        said += capfd.readouterr().err
+        time.sleep(0.01)
+    lines = said.splitlines()
     assert sorted(lines) == sorted(f"{n} {x}" for n in range(4) for x in [*turns, big])
     for number in range(4):
         mine = [x[2:] for x in lines if x.startswith(f"{number} ")]

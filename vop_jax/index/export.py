@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.files.regular_files import read_start
-from data_pipelines.files.replacing import replacing, replacing_file
+from data_pipelines.files.replacing import replacing_file
 from vop_jax.index.path_text import bytes_of, text_of, with_bytes
 from vop_jax.index.tables import VideoRow
 from vop_jax.index.view import View
@@ -143,7 +143,7 @@ def _write_parquet(view: View, output: Path) -> Written:
         ]
     )
     count = 0
-    with replacing(output) as partial, pq.ParquetWriter(partial, schema) as writer:
+    with replacing_file(output) as file, pq.ParquetWriter(file, schema) as writer:
         for rows, vectors in _blocks(view):
             about = [_about(view, video, moment) for video, moment in rows]
             for each in about:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines.files.regular_files import content_of, open_regular
-from data_pipelines.files.replacing import replacing
+from data_pipelines.files.replacing import replacing_file
 from vop_jax.index.view import EXACT_BELOW
 
 _MAGIC = b"vop_jax index 1\n"
@@ -83,9 +83,7 @@ def write(
     checksum = zlib.crc32(head[_CHECKED_FROM:])
     for part in (*parts, text):
         checksum = zlib.crc32(part, checksum)
-    # Unfinished copies of two processes must not mix. Nothing that is there is opened:
-    # a link would lead out of the folder.
-    with replacing(path, f"{os.getpid()}") as partial, partial.open("xb") as file:
+    with replacing_file(path) as file:
         file.write(_HEAD.pack(_MAGIC, checksum, stamp, *counts))
         for part in (*parts, text):
             file.write(part)

@@ -79,6 +79,7 @@ def written_to(path):
 def test_threads_lose_no_line_and_keep_their_order(tmp_path):
     """Each enters and leaves at its own times, and writes inside and outside."""
     big = "x" * 20_000
+    all_done, one_at_a_time = threading.Barrier(4), threading.Lock()
 
     def write(number):
         for i in range(60):
@@ -87,7 +88,9 @@ def test_threads_lose_no_line_and_keep_their_order(tmp_path):
                 os.write(2, WORKER + b"range end\n")
                 os.write(2, NOTES[0])
             os.write(2, f"{number} {i} out\n".encode())
-        with no_reports():
+        # A pipe takes so much in pieces, between which others' lines may come.
+        all_done.wait()
+        with one_at_a_time, no_reports():
             os.write(2, f"{number} {big}\n".encode())
 
     said = tmp_path / "said"

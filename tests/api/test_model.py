@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from tiers import slow_except
 
 import vop_jax
 from data_pipelines.console.errors import UserError
@@ -88,7 +89,9 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name", slow_except(CONFIGS, "vop", "vop_fc", "adapter_ffn", "tempme")
+)
 def test_a_file_says_what_is_prompted(backbone, tmp_path, name):
     encoder, variables = drawn(backbone, CONFIGS[name])
     path = saved(tmp_path / "tuned.safetensors", backbone, encoder, variables)

@@ -79,6 +79,7 @@ def test_the_installed_configuration_stands_in_for_none(name, given, added):
     assert arguments_of(name, given) == [CONFIG] * added + given
 
 
+@pytest.mark.slow
 def test_a_command_runs_from_any_folder(tmp_path):
     """Its arguments, its output and its status are those of the module."""
     command = [sys.executable, "-m", "vop_jax"]

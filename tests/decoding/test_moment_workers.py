@@ -245,6 +245,7 @@ def peak(pid):
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
+@pytest.mark.slow
 def test_a_long_film_takes_no_more_memory_than_a_short_one(tmp_path):
     """20 minutes: all its moments at once would be 260 MiB."""
     clip = write(tmp_path / "clip.mp4", count=250, size=(64, 64), bframes=0)

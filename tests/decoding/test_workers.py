@@ -264,6 +264,7 @@ def test_a_thread_that_an_ending_program_stops_is_silent(
     assert (thread.is_alive(), said) == (False, "")
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind(folder):
     def rounds(count):
         for _ in range(count):

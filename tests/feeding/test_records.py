@@ -92,6 +92,7 @@ print("taken", taken)
 """
 
 
+@pytest.mark.slow
 def test_what_is_taken_is_read_by_tensorflow_alike():
     command = [sys.executable, "-c", FUZZ, RECORD.hex(), str(CHANGES)]
     done = subprocess.run(

@@ -13,10 +13,11 @@ import pytest
 from changed_json import changed
 from own_time import at_most
 from text_kinds import KINDS, Tuned
+from tiers import by_hand
 
 from data_pipelines.console.errors import UserError
 
-SECONDS, MEGABYTES, EXAMPLES = 2.0, 500, 2_000
+SECONDS, MEGABYTES = 2.0, 500
 
 
 def peak():
@@ -69,12 +70,13 @@ def test_a_few_changed_files_of_each_kind(kind, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("examples", [600, by_hand(2_000)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_changed_files_of_each_kind(kind, tmp_path, capsys):
-    told = examine(kind, tmp_path, EXAMPLES)
+def test_changed_files_of_each_kind(kind, examples, tmp_path, capsys):
+    told = examine(kind, tmp_path, examples)
     with capsys.disabled():
         print(f"\n{kind}: {told}, peak {peak():.0f} MiB")
-    assert told["refused"] > EXAMPLES / 10
+    assert told["refused"] > examples / 10
     assert told["accepted"] > 0
     shutil.rmtree(tmp_path)
 

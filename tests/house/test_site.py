@@ -20,6 +20,7 @@ def built(folder, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_the_site_builds_with_warnings_as_errors(tmp_path):
     done = built(ROOT, f"--site-dir={tmp_path}")
     assert done.returncode == 0, done.stderr

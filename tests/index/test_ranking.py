@@ -47,6 +47,7 @@ def store_films(path, films, size, duration=8.0, **changes):
     return store
 
 
+@pytest.mark.slow
 def test_the_ranking_is_that_of_a_plain_sort(tmp_path):
     rng = np.random.default_rng(0)
     # Not normalised: the length of a video's embedding counts.
@@ -187,6 +188,7 @@ def approximate_from(monkeypatch, count):
     monkeypatch.setattr(approximate, "EXACT_BELOW", count)
 
 
+@pytest.mark.slow
 def test_the_approximate_index_finds_what_the_exact_search_finds(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     films = {f"{i:03}.mp4": rng.normal(size=(8, 32)) for i in range(150)}

@@ -34,15 +34,25 @@ CONFIGS = {
     "adapter_ffn": PromptConfig(adapter="mlp", adapter_width=4),
     "lora": PromptConfig(lora_rank=3),
 }
-# One program holds the most; the others repeat parts of it.
-QUICK = {"siglip": ("vop_fc",)}
+# Parts of what the others hold: they are run of the first family alone.
+PARTS = ("vop_p", "vop_f", "vop_fp", "all layers joint", "adapter_ffn")
+
+
+def tier(family, name):
+    """One program holds the most; the others repeat parts of it."""
+    if (family, name) == ("siglip", "vop_fc"):
+        return []
+    again = name in PARTS and family != "siglip"
+    return pytest.mark.campaign if again else pytest.mark.slow
+
+
 CASES = [
     pytest.param(
         family,
         name,
         n % 2 == 0,
         id=f"{family}, {name}",
-        marks=[] if name in QUICK.get(family, ()) else [pytest.mark.slow],
+        marks=tier(family, name),
     )
     for family in FAMILIES
     for n, name in enumerate(CONFIGS)

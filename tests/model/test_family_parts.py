@@ -244,6 +244,7 @@ def test_a_cpu_multiplies_bfloat16_into_float32(family):
     assert kinds.count(narrow) > 4 * kinds.count(("float32",) * 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["siglip", "pe_core", "pe_core_g", "eva02"])
 def test_fewer_operations_than_the_naive_form(family):
     """By the size of a real tower, in which the widths outweigh the sequence."""

@@ -100,24 +100,17 @@ def make(size, name, frames, lengths, seed=0):
     return config, jax.tree_util.tree_map_with_path(draw, shapes), pixels, ids
 
 
-# Compiled for minutes and made of what the others hold already.
-SLOW = (
-    "clip",
-    "video only",
-    "text only",
-    "vop_p",
-    "update_cls",
-    "adapter_attn",
-    "vop_c",
-    "vop_fp",
-    "middle layers",
-    "everything, middle layers",
-    "all layers joint",
-    "adapter_ffn",
-    "vop_lora",
-    "lstm",
-    "transformer",
-)
+# The others are compiled for minutes and made of what this one holds already.
+QUICK = ("vop_fc",)
+BY_HAND = ("video only", "text only", "middle layers", "all layers joint", "lstm")
+
+
+def tier(name):
+    if name in QUICK:
+        return []
+    return pytest.mark.campaign if name in BY_HAND else pytest.mark.slow
+
+
 CASES = [
     # Both ways of running the layers, in turn.
     *[
@@ -127,7 +120,7 @@ CASES = [
             3,
             (3, 7, 12),
             n % 2 == 0,
-            marks=[pytest.mark.slow] if name in SLOW else [],
+            marks=tier(name),
             id=name,
         )
         for n, name in enumerate(CONFIGS)

@@ -75,6 +75,7 @@ def reference():
     return train_and_forward(loss, variables, frames, full)
 
 
+@pytest.mark.slow
 def test_train_step(base, reference):
     assert base[0] / reference[0] <= 0.78
 
@@ -102,6 +103,7 @@ def test_what_the_other_prompts_cost(base, method, bar, monkeypatch):
     assert 1 < cost[0] / base[0] <= bar
 
 
+@pytest.mark.slow
 def test_the_count_for_utilisation_is_that_of_the_lowered_step(base):
     """Matrix products alone, over loops: within 2% of all that is lowered."""
     model, variables, frames, ids = abstract()

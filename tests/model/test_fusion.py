@@ -22,6 +22,7 @@ from fusion_problem import (
 )
 from refusals import check_fit
 from small_families import FAMILIES
+from tiers import by_hand, slow
 
 from data_pipelines.console.errors import UserError
 from vop_jax.devices.config import MeshConfig
@@ -50,10 +51,6 @@ CONFIGS = {
 }
 
 
-def slow(*case):
-    return pytest.param(*case, marks=pytest.mark.slow)
-
-
 ONE, TWO = MeshConfig(data=1), MeshConfig(data=2)
 LOOPED, UNROLLED = (ComputeConfig(scan=x, remat="lean") for x in (True, False))
 
@@ -61,15 +58,15 @@ LOOPED, UNROLLED = (ComputeConfig(scan=x, remat="lean") for x in (True, False))
 @pytest.mark.parametrize(
     ("size", "name", "frames", "lengths", "layout", "compute", "options"),
     [
-        (SMALL, "ivfusion", 2, (3, 12), ONE, LOOPED, {}),
+        slow(SMALL, "ivfusion", 2, (3, 12), ONE, LOOPED, {}),
         slow(SMALL, "ivfusion", 3, (3, 7, 12, 9), TWO, LOOPED, {}),
-        slow(LONG, "ivfusion", 5, (77, 3, 40, 5), ONE, UNROLLED, {"micro_batch": 2}),
+        by_hand(LONG, "ivfusion", 5, (77, 3, 40, 5), ONE, UNROLLED, {"micro_batch": 2}),
         slow(
             *(SMALL, "ivfusion", 2, (3, 7), MeshConfig(data=1, fsdp=2)),
             *(ComputeConfig(remat="none"), {"loss_chunk": 1}),
         ),
         slow(SMALL, "everywhere", 2, (3, 7), ONE, ComputeConfig(remat="full"), {}),
-        slow(SMALL, "with prompts", 3, (3, 7, 12), ONE, UNROLLED, {}),
+        by_hand(SMALL, "with prompts", 3, (3, 7, 12), ONE, UNROLLED, {}),
         slow(SMALL, "prompts in the middle", 3, (3, 7, 12), ONE, LOOPED, {}),
         slow(SMALL, "with adapters", 3, (3, 7, 12), ONE, UNROLLED, {}),
     ],

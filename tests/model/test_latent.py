@@ -13,6 +13,7 @@ from fusion_problem import reference_gradient
 from programs import equations
 from small_families import FAMILIES
 from small_sizes import long, small
+from tiers import by_hand, slow
 
 from data_pipelines.console.errors import UserError
 from vop_jax.devices.flops import count_flops
@@ -72,18 +73,14 @@ SMALL_ONES, LONG_ONES = (SMALL, 3, (3, 7, 12)), (LONG, 5, (3, 40, 77, 20))
 FEW = (LONG, 2, (3, 77))
 
 
-def slow(*case):
-    return pytest.param(*case, marks=pytest.mark.slow)
-
-
 @pytest.mark.parametrize(
     ("name", "problem", "compute"),
     [
-        ("transformer", FEW, ComputeConfig()),
+        slow("transformer", FEW, ComputeConfig()),
         slow("transformer", LONG_ONES, ComputeConfig(scan=False)),
         slow("transformer", SMALL_ONES, ComputeConfig(remat="full")),
-        slow("transformer and lora", SMALL_ONES, ComputeConfig()),
-        slow("linear, postfix kept", FEW, ComputeConfig()),
+        by_hand("transformer and lora", SMALL_ONES, ComputeConfig()),
+        by_hand("linear, postfix kept", FEW, ComputeConfig()),
         slow("linear, postfix kept", SMALL_ONES, ComputeConfig()),
         slow("linear", LONG_ONES, ComputeConfig(scan=False)),
         slow("linear", SMALL_ONES, ComputeConfig(remat="full")),

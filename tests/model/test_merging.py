@@ -10,6 +10,7 @@ import pytest
 from fusion_problem import assert_close, problem, reference_gradient, step_gradient
 from refusals import check_fit
 from small_sizes import long, small
+from tiers import by_hand
 
 from data_pipelines.console.errors import UserError
 from vop_jax.devices.config import MeshConfig
@@ -58,8 +59,8 @@ LEAN = ComputeConfig(remat="lean")
             *(MeshConfig(data=4, fsdp=2), ComputeConfig(remat="full"), {}),
         ),
         (SMALL, "with prompts", 8, (3, 7), ONE, ComputeConfig(remat="none"), {}),
-        (LONG, "other shares", 8, (3, 7), ONE, LEAN, {"loss_chunk": 1}),
-        (SMALL, "at once", 7, (3, 7), ONE, LEAN, {}),
+        by_hand(LONG, "other shares", 8, (3, 7), ONE, LEAN, {"loss_chunk": 1}),
+        by_hand(SMALL, "at once", 7, (3, 7), ONE, LEAN, {}),
     ],
 )
 def test_features_and_gradients(size, name, frames, lengths, layout, compute, options):

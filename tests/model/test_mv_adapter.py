@@ -12,6 +12,7 @@ from fusion_problem import problem, random_ids, reference_gradient, step_gradien
 from refusals import check_fit
 from small_families import FAMILIES
 from small_sizes import long, small
+from tiers import by_hand
 
 from data_pipelines.console.errors import UserError
 from vop_jax.devices.config import MeshConfig
@@ -104,13 +105,13 @@ def test_the_start_is_the_frozen_model(tiny):
     ("size", "name", "frames", "lengths", "layout", "compute", "options"),
     [
         (LONG, "mv_adapter", 2, (3, 77), ONE, LOOPED, {}),
-        (SMALL, "few words", 3, (3, 12), TWO, LOOPED, {}),
+        by_hand(SMALL, "few words", 3, (3, 12), TWO, LOOPED, {}),
         (
             *(SMALL, "mv_adapter", 2, (3, 7), MeshConfig(data=1, fsdp=2)),
             *(ComputeConfig(remat="full"), {"loss_chunk": 1}),
         ),
         (SMALL, "with prompts", 3, (3, 7), ONE, UNROLLED, {"micro_batch": 1}),
-        (SMALL, "with lora", 1, (3, 30), ONE, ComputeConfig(), {}),
+        by_hand(SMALL, "with lora", 1, (3, 30), ONE, ComputeConfig(), {}),
     ],
 )
 def test_features_and_gradients(size, name, frames, lengths, layout, compute, options):

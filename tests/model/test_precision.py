@@ -9,6 +9,7 @@ import pytest
 from programs import equations
 from rounding import cosines
 from step_problem import ONE, PROMPTS, SIZE, problem
+from tiers import slow_except
 
 from vop_jax.devices.flops import count_flops
 from vop_jax.devices.mesh import make_mesh
@@ -51,7 +52,7 @@ def train_step(method, dtype, **fields):
     return make_loss_and_gradient(model, mesh), (trainable, frozen, batch)
 
 
-@pytest.mark.parametrize("remat", ["none", "lean", "full"])
+@pytest.mark.parametrize("remat", slow_except(["none", "lean", "full"], "lean"))
 @pytest.mark.parametrize("method", ["vop", "full"])
 def test_a_cpu_multiplies_bfloat16_into_float32(method, remat):
     """XLA's CPU compiler would compute any other kind of product in float32."""
@@ -72,7 +73,7 @@ def test_a_tpu_stores_bfloat16_results():
     assert kinds.count(("bfloat16",) * 3) >= 6 * 2 * 2
 
 
-@pytest.mark.parametrize("scan", [True, False])
+@pytest.mark.parametrize("scan", slow_except([True, False], False))
 def test_a_frozen_kernel_costs_no_gradient(scan):
     counts = {}
     for dtype in ("float32", "bfloat16"):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import slow_except
 
 from vop_jax.model.clip.families import SIZES
 from vop_jax.model.compute import ComputeConfig
@@ -88,7 +89,7 @@ def test_with_one_frame_joint_is_per_frame(frames):
     assert np.abs(encode(joint, moved, one) - wanted).max() > 1e-3
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slow_except(METHODS, "vop", "vop_f", "tempme"))
 def test_who_sees_that_a_film_runs_backwards(method, frames):
     config = config_of(method)
     variables = variables_of(config)
@@ -101,7 +102,9 @@ def test_who_sees_that_a_film_runs_backwards(method, frames):
     assert away > 1e-4 if sees else away < 1e-6
 
 
-@pytest.mark.parametrize("length", ["position_length", "context_length"])
+@pytest.mark.parametrize(
+    "length", slow_except(["position_length", "context_length"], "context_length")
+)
 def test_no_specific_prompts_is_base_vop(length, frames):
     method = {"position_length": "vop_p", "context_length": "vop_c"}[length]
     base = config_of("vop", video_length=4)

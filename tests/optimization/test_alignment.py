@@ -16,6 +16,7 @@ from fusion_problem import (
     reference_gradient,
     step_gradient,
 )
+from tiers import by_hand
 
 from data_pipelines.console.errors import UserError
 from vop_jax.devices.config import MeshConfig
@@ -65,7 +66,7 @@ CASES = [
         *(LONG, CONFIG, 3, (77, 3), (3, 40, 77), ONE),
         *(ComputeConfig(scan=False), {"micro_batch": 1}),
     ),
-    (
+    by_hand(
         *(SMALL, PROMPTED, 2, (3, 7, 12, 4), (3, 5, 9), MeshConfig(data=1, fsdp=2)),
         *(ComputeConfig(remat="full"), {"micro_batch": 2, "loss_chunk": 2}),
     ),

@@ -15,6 +15,7 @@ from step_problem import (
     lower,
     problem,
 )
+from tiers import by_hand, slow
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.decoding.images import encode_jpeg
@@ -134,10 +135,12 @@ EIGHT = MeshConfig(data=4, fsdp=2)
 @pytest.mark.parametrize(
     ("mode", "layout", "options"),
     [
-        ("videos_and_captions", ONE, {"micro_batch": 2, "loss_chunk": 2}),
+        slow("videos_and_captions", ONE, {"micro_batch": 2, "loss_chunk": 2}),
+        slow("videos", EIGHT, {"micro_batch": 8, "loss_chunk": 1}),
         ("videos_and_captions", EIGHT, {"loss_chunk": 2}),
         *(
-            pytest.param(mode, layout, options, marks=pytest.mark.slow)
+            # One mode is the other with captions left out.
+            (slow if mode == "videos_and_captions" else by_hand)(mode, layout, options)
             for mode in ("videos", "videos_and_captions")
             for layout in (ONE, MeshConfig(data=2), MeshConfig(data=8), EIGHT)
             for options in (

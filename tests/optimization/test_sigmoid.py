@@ -14,6 +14,7 @@ from step_problem import (
     lower,
     problem,
 )
+from tiers import slow
 
 from data_pipelines.console.errors import UserError
 from vop_jax.devices.config import MeshConfig
@@ -104,13 +105,11 @@ def reference():
 @pytest.mark.parametrize(
     ("masked", "layout", "options"),
     [
-        (False, MeshConfig(data=2), {}),
-        pytest.param(False, MeshConfig(data=2, fsdp=2), {}, marks=pytest.mark.slow),
-        pytest.param(False, ONE, {"loss_chunk": 2}, marks=pytest.mark.slow),
-        pytest.param(
-            True, MeshConfig(data=2, fsdp=2), {"loss_chunk": 2}, marks=pytest.mark.slow
-        ),
-        pytest.param(True, ONE, {"micro_batch": 2}, marks=pytest.mark.slow),
+        slow(False, MeshConfig(data=2), {}),
+        slow(False, MeshConfig(data=2, fsdp=2), {}),
+        slow(False, ONE, {"loss_chunk": 2}),
+        slow(True, MeshConfig(data=2, fsdp=2), {"loss_chunk": 2}),
+        slow(True, ONE, {"micro_batch": 2}),
     ],
 )
 def test_any_layout_gives_the_same_gradient(masked, layout, options, reference):

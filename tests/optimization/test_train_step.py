@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from programs import equations
 from step_problem import ONE, PROMPTS, SIZE, problem
+from tiers import slow
 
 from data_pipelines.console.errors import UserError
 from vop_jax.devices.config import MeshConfig
@@ -21,10 +22,6 @@ from vop_jax.model.trained import select, trained_mask
 from vop_jax.optimization.losses import contrastive_loss
 from vop_jax.optimization.train_step import make_loss_and_gradient, merge
 from vop_jax.plan.collectives import count_collectives
-
-
-def slow(*case):
-    return pytest.param(*case, marks=pytest.mark.slow)
 
 
 def prepare(method, mesh_config, compute, **options):
@@ -79,7 +76,7 @@ def assert_same(got, want):
 @pytest.mark.parametrize(
     ("method", "layout", "remat", "options"),
     [
-        ("vop", ONE, "none", {"micro_batch": 2, "loss_chunk": 2}),
+        slow("vop", ONE, "none", {"micro_batch": 2, "loss_chunk": 2}),
         slow("vop", MeshConfig(data=4), "lean", {}),
         ("vop", MeshConfig(data=2, fsdp=2), "none", {}),
         slow("dgl_linear", MeshConfig(data=2), "none", {}),

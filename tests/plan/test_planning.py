@@ -109,6 +109,7 @@ def test_a_search_without_room_says_so():
     assert largest_batch(lambda batch: None, multiple=4, start=64, limit=4096) == 0
 
 
+@pytest.mark.slow
 def test_the_planned_programs_are_those_that_run():
     """On a mesh of CPUs, where one can look: the batch is shared, prompts are whole."""
     values = default_values("vop", backbone="demo")

@@ -175,6 +175,7 @@ def test_beam_loses_a_process_and_the_next_run_resumes(source, expected, tmp_pat
     assert content(output / FOLDER) == expected
 
 
+@pytest.mark.campaign
 def test_beam_in_several_processes_into_an_object_store(
     source, expected, s3, monkeypatch
 ):

@@ -10,6 +10,7 @@ import published
 import pytest
 from films import custom_set, film
 from preparations import InProcess
+from tiers import slow_except
 
 from data_pipelines.catalog.table import DATASETS
 from data_pipelines.console.errors import UserError
@@ -35,7 +36,7 @@ def look(dataset, folder, annotations=None, **options):
     return found["splits"]
 
 
-@pytest.mark.parametrize("dataset", published.FORMS)
+@pytest.mark.parametrize("dataset", slow_except(published.FORMS, "msrvtt_9k"))
 def test_counts_are_the_published_ones_when_every_video_is_there(dataset, tmp_path):
     # Where nothing is published of a split its size tests nothing here.
     sizes = {"train": 50, "val": 50} if dataset in ("lsmdc", "vatex") else {}

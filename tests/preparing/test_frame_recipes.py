@@ -97,6 +97,7 @@ def squashing(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_asks_the_backbone(source, squashing):
     assert prepared_frames(str(squashing)) == (32, "squash", "bilinear")
     arguments = (

@@ -57,6 +57,7 @@ def test_the_second_process_compiles_nothing(tmp_path):
     assert not noise
 
 
+@pytest.mark.slow
 def test_the_second_query_compiles_nothing(tmp_path):
     home = {"XDG_CACHE_HOME": str(tmp_path)}
     assert run(QUERY, **home)[0] > 0

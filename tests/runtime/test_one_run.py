@@ -152,6 +152,7 @@ def test_an_interrupt_at_any_moment_is_one_line(place, delay):
     assert "interrupted" in said
 
 
+@pytest.mark.campaign
 def test_a_second_study_is_refused(place):
     output = place / "study"
     flags = [f"--data_dir={place / 'data'}", f"--output={output}", "--epochs=3000"]

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tiers import by_hand
 
 from configs.vop import get_config
 from data_pipelines.console.errors import UserError
@@ -201,7 +202,7 @@ def relative(ours, theirs):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "devices"),
-    [(1, 4), pytest.param(2, 1, marks=pytest.mark.campaign), (4, 2)],
+    [by_hand(1, 4), by_hand(2, 1), (4, 2)],
 )
 def test_any_number_of_processes_and_devices_is_the_same_run(
     single, values, count, devices
@@ -247,7 +248,7 @@ def test_the_survivor_of_a_lost_process_ends_with_one_line(values, tmp_path):
     [
         (signal.SIGTERM, [1], PREEMPTED),
         # One process that is asked to end, and a terminal that asks them all.
-        (signal.SIGINT, [1], INTERRUPTED),
+        by_hand(signal.SIGINT, [1], INTERRUPTED),
         (signal.SIGINT, [0, 1], INTERRUPTED),
     ],
 )

@@ -318,6 +318,7 @@ def small_run(tmp_path_factory):
     patch.undo()
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_as_it_was(small_run, tmp_path):
     similarity = tmp_path / "s.npy"
     flags = [f"--json={tmp_path / 'x.json'}", f"--ranks={tmp_path / 'r.json'}"]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.stats
+from tiers import slow_except
 
 from vop_jax.scoring.bootstrap import Ranking
 from vop_jax.scoring.metrics import summary
@@ -47,7 +48,7 @@ def test_single_captions_agree_with_scipy(name):
     assert found.p == pytest.approx(expected.pvalue, abs=0.02)
 
 
-@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("ties", slow_except([False, True], True))
 def test_clusters_are_swapped_as_a_whole(ties):
     """Every permutation of a few clusters, by hand."""
     random = np.random.default_rng(2)
@@ -101,7 +102,7 @@ def test_the_blocks_do_not_change_the_result(monkeypatch):
     assert permutation_test(*pair) == whole
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_false_alarms_at_five_percent(capsys):
     """Of 2,000 pairs of models that do not differ, 4 to 6 % do so at 5 %."""
     random, alarms = np.random.default_rng(0), dict.fromkeys(("R@1", "MnR"), 0)

@@ -79,6 +79,7 @@ def study(base, tmp_path_factory):
     patch.undo()
 
 
+@pytest.mark.slow
 def test_one_failure_leaves_the_others(study):
     ablation, _, reports = study
     assert list(ablation.failed) == ["broken"]
@@ -91,6 +92,7 @@ def test_one_failure_leaves_the_others(study):
     assert [len(x) for x in reports] == [1, 2, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_search_leaves_its_figures_only(study):
     _, output, _ = study
     # Two rates with the first seed, one with the second.
@@ -98,6 +100,7 @@ def test_a_search_leaves_its_figures_only(study):
     assert not list(output.glob("cells/*/*/checkpoints"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("better", [5e-4, 1e-3])
 def test_the_rate_is_chosen_on_the_validation_split(study, monkeypatch, better):
     def run_once(config, folder, like):
@@ -115,6 +118,7 @@ def test_the_rate_is_chosen_on_the_validation_split(study, monkeypatch, better):
     assert [run["learning_rate"] for run in chosen] == [better] * 2
 
 
+@pytest.mark.slow
 def test_a_shorter_search_is_kept_apart(study, monkeypatch):
     """A rate's short run is never taken for a final one."""
     runs = []
@@ -133,6 +137,7 @@ def test_a_shorter_search_is_kept_apart(study, monkeypatch):
     assert len({run[2] for run in runs}) == 4
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_run_again(study, base, monkeypatch):
     first, output, _ = study
     monkeypatch.setattr(module, "train", lambda *_: pytest.fail("trained again"))
@@ -141,6 +146,7 @@ def test_what_is_finished_is_not_run_again(study, base, monkeypatch):
     assert again.finished == first.finished
 
 
+@pytest.mark.slow
 def test_a_page_says_that_nothing_was_searched(study, tmp_path):
     write_study_page(
         tmp_path / "index.html",
@@ -176,6 +182,7 @@ def test_chosen_cells_alone_are_run(study, base, tmp_path, monkeypatch):
     assert list(more.finished) == ["none"]
 
 
+@pytest.mark.slow
 def test_a_search_is_run_for_the_cell_that_takes_its_rate(base, tmp_path, monkeypatch):
     ran = []
 
@@ -197,6 +204,7 @@ def test_a_search_is_run_for_the_cell_that_takes_its_rate(base, tmp_path, monkey
     assert list(runs.finished) == ["second"]
 
 
+@pytest.mark.slow
 def test_a_cell_that_is_not_there(study, base, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "assemble", lambda *_: pytest.fail("data were read"))
     with pytest.raises(UserError, match=r"cell of small 'txt' is not one of .*text"):
@@ -237,6 +245,7 @@ def test_a_shorter_search_is_no_other_setting(study, base, tmp_path, monkeypatch
     assert again.finished == some.finished
 
 
+@pytest.mark.slow
 def test_lines_count_the_cells_that_run(study, base, capsys):
     _, output, _ = study
     some = StudyRuns("small", base, output, [0, 1], [0.5, 1.0], only=["none", "proj"])
@@ -248,6 +257,7 @@ def test_lines_count_the_cells_that_run(study, base, capsys):
     assert "over 2 seeds, learning rate" in lines[1]
 
 
+@pytest.mark.slow
 def test_the_csv_and_the_page(study, tmp_path):
     ablation, _, _ = study
     write_csv(tmp_path / "x.csv", ablation.finished)

@@ -121,6 +121,7 @@ def test_calls_are_timed_by_turns():
     assert called[:4] == ["slow", "fast"] * 2
 
 
+@pytest.mark.slow
 def test_work_is_that_of_the_program():
     """Against XLA's count, which has norms, softmax and activations as well."""
     size = SIZES["demo"]

@@ -52,7 +52,7 @@ def test_an_export_is_loaded(desk):
     assert np.linalg.norm(texts, axis=1) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_an_interrupted_run_is_resumed_to_the_same_end(desk):
     shutil.copytree(BEFORE / "interrupted", desk / "run")
     # Without the flags that tests are compiled with.

@@ -59,6 +59,7 @@ def test_a_run_in_bfloat16(data_dir, tmp_path, gains, monkeypatch):
     assert vop_jax.load(str(folder.path)).dtype == "float32"
 
 
+@pytest.mark.slow
 def test_a_new_run_is_of_the_device(data_dir, tmp_path, monkeypatch):
     for pays, wanted in ((False, "float32"), (True, "bfloat16")):
         monkeypatch.setattr(compute, "_LEAST_WIDTH", {})

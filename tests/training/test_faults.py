@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_job import config, data_dir, small_world  # noqa: F401
+from tiers import slow
 
 from data_pipelines.console.errors import UserError
 from vop_jax.optimization.config import NAN_POLICIES
@@ -165,7 +166,7 @@ def at_step(monkeypatch, number, what):
 @pytest.mark.parametrize(
     ("number", "status", "why"),
     [
-        (signal.SIGTERM, PREEMPTED, "SIGTERM: step"),
+        slow(signal.SIGTERM, PREEMPTED, "SIGTERM: step"),
         (signal.SIGINT, INTERRUPTED, "Ctrl-C: step"),
     ],
 )

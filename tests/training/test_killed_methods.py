@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from small_job import config, data_dir, small_world  # noqa: F401
+from tiers import by_hand
 
 from vop_jax.model.methods import METHODS
 from vop_jax.model.tree_paths import paths
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 # What these train, the others train as well.
 PARTS = ("lora", "vop_lora", "ivfusion", "dgl_linear")
 SINCE = [
-    pytest.param(name, marks=[pytest.mark.campaign] if name in PARTS else [])
+    by_hand(name) if name in PARTS else name
     for name in METHODS
     if name not in ("zero_shot", *PRINTED)
 ]

@@ -88,6 +88,7 @@ def test_order_blind_methods_cannot_tell_twins(finished):
     assert results["twins"]["t2v"] == pytest.approx(50, abs=30)
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_and_ends_with_the_same_bits(
     finished, data_dir, tmp_path, monkeypatch
 ):
@@ -113,6 +114,7 @@ def test_the_same_command_goes_on_and_ends_with_the_same_bits(
     assert steps == list(range(1, 7))
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run(data_dir, tmp_path):
     folder = RunFolder(tmp_path / "run")
     wild = config(data_dir, optimizer__learning_rate=1e38, optimizer__warmup=0.0)

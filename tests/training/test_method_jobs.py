@@ -118,7 +118,7 @@ def test_merging_learns_and_a_resumed_run_ends_with_the_same_bits(
     assert np.any(wanted["lora.vision.B"])
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_merging_learns_in_bfloat16(data_dir, tmp_path):
     folder = RunFolder(tmp_path / "narrow")
     run_job(config(data_dir, MERGING, compute__dtype="bfloat16"), folder)

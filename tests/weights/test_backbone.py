@@ -138,6 +138,7 @@ def test_published_sizes_have_the_published_number_of_parameters(name, count):
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_close():
     frames, ids = inputs()
     model = DualEncoder(TINY)

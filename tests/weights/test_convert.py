@@ -12,6 +12,7 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 import torch_clip
+from tiers import slow_except
 from torch import nn
 
 import vop_jax
@@ -207,7 +208,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_except(KINDS, "torchscript", "hugging face"))
 def test_features_equal_torch_and_the_way_back_is_exact(state, tmp_path, kind):
     path, activation = write(kind, state, tmp_path / "in")
     convert(path, tmp_path / "out", "huggingface", activation)
@@ -254,6 +255,7 @@ def test_hugging_face_loads_what_is_written_without_a_word(state, tmp_path, caps
 LENGTHS = (4, 20, 63, 65, 66, 68, 69)
 
 
+@pytest.mark.slow
 def test_the_released_vop_reads_as_the_authors_code_does(state, tmp_path):
     prompts = random_prompts()
     path = tmp_path / "VoP.pth"

@@ -71,6 +71,7 @@ def test_a_released_checkpoint_has_the_features_of_torch(released, form):
         assert (torch_dgl.encode_videos(moved, frames) - video).abs().max() > 1e-4
 
 
+@pytest.mark.slow
 def test_a_linear_one_fits_any_number_of_frames_and_a_transformer_its_own(released):
     linear, transformer = (load(released[x][1]) for x in FORMS)
     assert (linear.num_frames, transformer.num_frames) == (12, torch_dgl.FRAMES)

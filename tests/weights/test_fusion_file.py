@@ -113,6 +113,7 @@ def test_a_file_without_one_of_them_is_refused(tmp_path):
         load_tuned(path, SIZE, None)
 
 
+@pytest.mark.slow
 def test_a_converted_model_keeps_what_is_no_weight_of_a_clip(tmp_path):
     """LoRA goes into the weights, the fusion of frames stays beside them."""
     path = tmp_path / "tuned.safetensors"

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import torch
+from tiers import slow_except
 
 from vop_jax.api import load
 from vop_jax.model.clip.sizes import PIXEL_DEVIATION, PIXEL_MEAN
@@ -54,7 +55,7 @@ def inputs(model):
     return frames, ["a red circle", "a large blue square moves to the left"]
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", slow_except(CONFIGS, "lora"))
 def test_merged_weights_give_the_same_features(tmp_path, name):
     config = CONFIGS[name]
     before = load(tuned_folder(tmp_path / "tuned", config))
@@ -99,6 +100,7 @@ def test_transformers_runs_what_was_merged(tmp_path):
     np.testing.assert_allclose(before.encode_texts(texts), text, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_start_is_the_frozen_model():
     """B is 0, so that LoRA changes nothing before it is trained."""
     from vop_jax.model.dual_encoder import DualEncoder

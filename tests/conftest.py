@@ -1,8 +1,10 @@
 """Every test sees eight fake devices, on the CPU, and no Triton."""
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from importlib.metadata import version
 
 import pytest
@@ -20,6 +22,14 @@ os.environ["XLA_FLAGS"] = (
 # Later versions end the process over this one.
 if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+
+# What one test has compiled, the next one takes: all workers, and all commands that they
+# start, share a folder, which goes with the run of the tests.
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+_IS_FIRST = "PYTEST_XDIST_WORKER" not in os.environ
+if _IS_FIRST:
+    os.environ[_CACHE] = tempfile.mkdtemp(prefix="vop_jax-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 # A shell that runs the tests in the background makes them ignore Ctrl-C, and with them
 # every command that they start and interrupt.
@@ -50,3 +60,8 @@ def compile_cache_of_each_test():
         if jax.config.jax_compilation_cache_dir != before:
             jax.config.update("jax_compilation_cache_dir", before)
         compilation_cache.reset_cache()
+
+
+def pytest_unconfigure():
+    if _IS_FIRST:
+        shutil.rmtree(os.environ[_CACHE], ignore_errors=True)

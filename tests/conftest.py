@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from importlib.metadata import version
 
 import pytest
@@ -23,14 +24,6 @@ os.environ["XLA_FLAGS"] = (
 if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
-# What one test has compiled, the next one takes: all workers, and all commands that they
-# start, share a folder, which goes with the run of the tests.
-_CACHE = "JAX_COMPILATION_CACHE_DIR"
-_IS_FIRST = "PYTEST_XDIST_WORKER" not in os.environ
-if _IS_FIRST:
-    os.environ[_CACHE] = tempfile.mkdtemp(prefix="vop_jax-tests-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-
 # A shell that runs the tests in the background makes them ignore Ctrl-C, and with them
 # every command that they start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -42,6 +35,15 @@ quiet_libraries()
 # PyTorch imports Triton where it is installed; both its library and XLA's hold LLVM,
 # and the process crashes.
 sys.modules["triton"] = None  # pyright: ignore[reportArgumentType]
+
+_STARTED = time.monotonic()
+# What one test has compiled, the next one takes: all workers and all commands that they
+# start share a folder, which goes when the tests are over.
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+_IS_FIRST = "PYTEST_XDIST_WORKER" not in os.environ
+if _IS_FIRST:
+    os.environ[_CACHE] = tempfile.mkdtemp(prefix="vop_jax-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +62,22 @@ def compile_cache_of_each_test():
         if jax.config.jax_compilation_cache_dir != before:
             jax.config.update("jax_compilation_cache_dir", before)
         compilation_cache.reset_cache()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--minutes",
+        type=float,
+        default=float("inf"),
+        help="leave out, and count as skipped, what has not started by then",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    minutes = item.config.getoption("--minutes")
+    if time.monotonic() - _STARTED >= 60 * minutes:
+        pytest.skip(f"left out: {minutes:g} minutes were over")
 
 
 def pytest_unconfigure():

@@ -18,6 +18,7 @@ def accuracy(request):
     return measure(EMBEDDED[request.param])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", BARS)
 def test_zero_shot_accuracy_on_new_stills(accuracy, what):
     assert accuracy[what] >= BARS[what]

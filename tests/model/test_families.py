@@ -39,9 +39,6 @@ PARTS = ("vop_p", "vop_f", "vop_fp", "all layers joint", "adapter_ffn")
 
 
 def tier(family, name):
-    """One program holds the most; the others repeat parts of it."""
-    if (family, name) == ("siglip", "vop_fc"):
-        return []
     again = name in PARTS and family != "siglip"
     return pytest.mark.campaign if again else pytest.mark.slow
 

@@ -80,6 +80,7 @@ def test_train_step(base, reference):
     assert base[0] / reference[0] <= 0.78
 
 
+@pytest.mark.slow
 def test_forward(base, reference):
     assert base[1] / reference[1] <= 0.80
 

@@ -351,6 +351,7 @@ def test_a_run_is_scored_as_it_was(small_run, tmp_path):
     assert json.loads((tmp_path / "x.json").read_text())["v2t"] == expected["v2t"]
 
 
+@pytest.mark.slow
 def test_a_bare_clip_is_scored_on_a_data_set(small_run, tmp_path):
     config = small_run.read_config()
     flags = ["--dataset=demo", f"--data_dir={config['data_dir']}", "--batch_size=16"]

@@ -212,6 +212,7 @@ def test_a_cell_that_is_not_there(study, base, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [

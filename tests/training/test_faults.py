@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_job import config, data_dir, small_world  # noqa: F401
-from tiers import slow
 
 from data_pipelines.console.errors import UserError
 from vop_jax.optimization.config import NAN_POLICIES
@@ -163,10 +162,11 @@ def at_step(monkeypatch, number, what):
     monkeypatch.setattr(train._Loop, "checked_loss", looked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status", "why"),
     [
-        slow(signal.SIGTERM, PREEMPTED, "SIGTERM: step"),
+        (signal.SIGTERM, PREEMPTED, "SIGTERM: step"),
         (signal.SIGINT, INTERRUPTED, "Ctrl-C: step"),
     ],
 )
@@ -205,6 +205,7 @@ def test_the_handler_is_there_while_training_alone(number, status):
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.slow
 def test_another_backbone_and_other_data_are_refused(shared, unbroken):
     folder = shared.folder.path
     other = run_of(shared, folder)
@@ -231,6 +232,7 @@ def test_what_changes_no_result_may_change_when_a_run_goes_on(shared, unbroken):
         run_of(shared, folder, seed=1)
 
 
+@pytest.mark.slow
 def test_lines_of_metrics_say_where_the_time_went(shared, unbroken):
     first, *lines = list(read_metrics(shared.folder))
     assert first.keys() == {"step", "started"}

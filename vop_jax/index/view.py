@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import posixpath
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -86,7 +87,7 @@ class View:
         """The moment of an id `SET.NUMBER`; None if there is none."""
         moment_set, _, number = name.partition(".")
         place = self.place_of.get(moment_set)
-        if place is None or not number.isdecimal() or len(number) > 9:
+        if place is None or not re.fullmatch("[0-9]{1,9}", number):
             return None
         first, behind = self.first[place], self.first[place + 1]
         at = int(first + np.searchsorted(self.numbers[first:behind], int(number)))

@@ -18,6 +18,7 @@ from data_pipelines.console.arguments import fold
 from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.names import ask, closest, did_you_mean, shortened
 from data_pipelines.console.ranges import read_number
+from vop_jax.runtime.commands import commands_with
 from vop_jax.runtime.startup import start_up
 
 _HELP = ("--help", "-h", "-help", "--helpshort", "--helpfull")
@@ -255,12 +256,16 @@ def _unknown_flag(name: str, own: Sequence[str]) -> str:
     from vop_jax.training.fields import suggested_fields
 
     start = f"--{shortened(name)[1:-1]} is not a flag"
+    fields = suggested_fields(name.replace("-", "_"))
+    here = {*SHORT_FORM, *(x.rpartition(".")[2] for x in fields)}
+    others = [] if name.replace("-", "_") in here else commands_with(name)
+    if others:
+        return f"{start} here; it is a flag of python -m {', '.join(others)}"
     if near := closest(name, own):
         return start + ask(f"--{x}" for x in near)
     short = closest(name, SHORT_FORM)
     if short:
         return start + ask(f"--config=configs/vop.py:{x}=VALUE" for x in short)
-    fields = suggested_fields(name.replace("-", "_"))
     return start + (ask(f"--config.{x}" for x in fields) or "; see --help")
 
 

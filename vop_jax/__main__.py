@@ -15,24 +15,10 @@ from pathlib import Path
 import vop_jax
 from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.names import did_you_mean, shortened
+from vop_jax.runtime.commands import COMMANDS, source_of
 
-# The name of a command and its module, in the order in which a person needs them.
-COMMANDS = {
-    "train": "vop_jax.main",
-    "train --videos": "vop_jax.train",
-    "evaluate": "vop_jax.evaluate",
-    "search": "vop_jax.search",
-    "convert": "vop_jax.convert",
-    "doctor": "data_pipelines.doctor",
-    "prepare": "data_pipelines.prepare",
-    "dummy": "data_pipelines.dummy",
-    "parameters": "vop_jax.parameters",
-    "ablate": "vop_jax.ablate",
-    "pod-plan": "vop_jax.pod_plan",
-}
 # Flags that make a command of that name another one.
 _OWN_DATA = ("videos", "captions")
-_ROOT = Path(__file__).parents[1]
 # What a command that needs a configuration uses where none is given.
 _CONFIG = Path(__file__).parent / "configs" / "vop.py"
 _CONFIGURED = ("train", "pod-plan")
@@ -60,8 +46,7 @@ def overview() -> Iterator[str]:
 
 def purpose(module: str) -> str:
     """The first line of a module's docstring; the module is not imported."""
-    path = _ROOT.joinpath(*module.split(".")).with_suffix(".py")
-    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    docstring = ast.get_docstring(source_of(module))
     return (docstring or "").partition("\n")[0].rstrip(".")
 
 

@@ -33,7 +33,7 @@ _BATCH = Range(1, 65_536)
 
 def _heads(text: str) -> tuple[int, int]:
     """Two positive numbers."""
-    found = re.fullmatch(r"([1-9]\d{0,3}),([1-9]\d{0,3})", text)
+    found = re.fullmatch(r"([1-9][0-9]{0,3}),([1-9][0-9]{0,3})", text)
     if found is None:
         raise argparse.ArgumentTypeError(
             f"{text[:40]!r} is not two numbers such as 16,12"

@@ -280,7 +280,7 @@ def check_address(text: str, name: str) -> tuple[str, int]:
         UserError: it is not of this form.
     """
     found = re.fullmatch(
-        r"(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([^\s:/\[\]]+)):(\d+)", text
+        r"(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([^\s:/\[\]]+)):([0-9]+)", text
     )
     if not found:
         hint = "pass HOST:PORT, for example 10.0.0.1:1234"

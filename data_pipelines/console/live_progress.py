@@ -1,6 +1,7 @@
 """The progress line that a terminal redraws in place, by `rich`."""
 
 import sys
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import (
@@ -9,18 +10,27 @@ from rich.progress import (
     ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Task as RichTask
 from rich.text import Text
 
+from data_pipelines.console.pace import Pace
+
 
 class _Rate(ProgressColumn):
-    """Units per second, averaged since the start."""
+    """Units per second."""
 
     def render(self, task: RichTask) -> Text:
-        rate = task.completed / task.elapsed if task.elapsed else 0
+        rate = task.fields["pace"].rate()
         return Text(f"{rate:,.1f} {task.fields['unit']}/s" if rate else "")
+
+
+class _Left(ProgressColumn):
+    """The time that is left."""
+
+    def render(self, task: RichTask) -> Text:
+        left = task.fields["pace"].seconds_left()
+        return Text("-:--:--" if left is None else str(timedelta(seconds=round(left))))
 
 
 class LiveProgress:
@@ -28,11 +38,11 @@ class LiveProgress:
 
     Args:
         name: of the task.
-        total: number of units to do.
+        pace: of the task; what is done is added to it elsewhere.
         unit: what is counted.
     """
 
-    def __init__(self, name: str, total: int, unit: str):
+    def __init__(self, name: str, pace: Pace, unit: str):
         self._line = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -41,13 +51,15 @@ class LiveProgress:
             TextColumn("{task.fields[shown]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            _Left(),
             console=Console(file=sys.stderr),
             # Rich would redirect standard output to standard error; that is wanted
             # only if both are the same terminal.
             redirect_stdout=sys.stdout.isatty(),
         )
-        self._task = self._line.add_task(name, total=total, unit=unit, shown="")
+        self._task = self._line.add_task(
+            name, total=pace.total, unit=unit, pace=pace, shown=""
+        )
         self._line.start()
 
     def advance(self, count: float, shown: str) -> None:

@@ -6,6 +6,7 @@ met an hour later as an error of a library, or never.
 
 import argparse
 import dataclasses
+import re
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -51,6 +52,37 @@ SEEDS = Range(0, 2**31 - 1)
 # A 64-bit word holds the integers, and a 64-bit float the other numbers.
 _ANY = {int: Range(-(2**63), 2**63 - 1), float: Range(-1e308, 1e308)}
 _KINDS = {int: "a whole number", float: "a number"}
+_DIGITS = r"[0-9]+"
+# Numbers of these words are of no range, which then says what is.
+_NOT_FINITE = "(?i:inf|infinity|nan)"
+_SPELLED = {
+    int: re.compile(rf"[+-]?{_DIGITS}"),
+    float: re.compile(
+        rf"[+-]?(({_DIGITS}\.?[0-9]*|\.{_DIGITS})([eE][+-]?{_DIGITS})?|{_NOT_FINITE})"
+    ),
+}
+
+
+def read_number(text: str, kind: type) -> Any:
+    """Reads a number that a user wrote, in ASCII digits alone, such as -3 or 1e-3.
+
+    Python's types also take underscores, spaces and the digits of other scripts, in
+    which a typing mistake is another number.
+
+    Args:
+        text: the number; `inf` and `nan` are numbers, of no range.
+        kind: `int` or `float`.
+
+    Raises:
+        ValueError: it is not such a number; the text says what is expected.
+    """
+    if not _SPELLED[kind].fullmatch(text):
+        raise ValueError(f"it must be {_KINDS[kind]}")
+    try:
+        return kind(text)
+    # Python reads no whole number of thousands of digits.
+    except ValueError:
+        raise ValueError(f"it must be {_KINDS[kind]}") from None
 
 
 def number(kind: type, within: Range | None = None) -> Callable[[str], Any]:
@@ -64,7 +96,7 @@ def number(kind: type, within: Range | None = None) -> Callable[[str], Any]:
 
     def read(text: str) -> Any:
         try:
-            value = kind(text)
+            value = read_number(text, kind)
         except ValueError:
             raise argparse.ArgumentTypeError(
                 f"{shortened(text)} is not {_KINDS[kind]}"

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from data_pipelines.console.errors import UserError, on_one_line
+from data_pipelines.console.pace import Pace
 from data_pipelines.console.printable import printable
 from data_pipelines.console.surroundings import discard
 
@@ -119,7 +120,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     _print(buffer.getvalue().rstrip("\n"))
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Seconds as `9 s`, `1:02` or `1:00:02`."""
     whole = round(max(seconds, 0))
     minutes, left = divmod(whole, 60)
@@ -134,19 +135,18 @@ class Bar:
     """The progress of a running task; `advance` updates it."""
 
     def __init__(self, name: str, total: int, unit: str):
-        self._name, self._total, self._unit = printable(name), total, unit
-        self._done, self._since = 0.0, time.monotonic()
-        self._printed = self._since
+        self._name, self._unit = printable(name), unit
+        self._pace, self._printed = Pace(total), time.monotonic()
         self._fields: dict[str, Any] = {}
         self._live: LiveProgress | None = None
         if _is_main and sys.stderr.isatty():
             from data_pipelines.console import live_progress
 
-            self._live = live_progress.LiveProgress(self._name, total, unit)
+            self._live = live_progress.LiveProgress(self._name, self._pace, unit)
 
     def advance(self, count: float = 1, **fields: Any) -> None:
         """Adds finished units; fields such as `loss="1.2"` are shown beside them."""
-        self._done += count
+        self._pace.add(count)
         self._fields.update(fields)
         if self._live is not None:
             self._live.advance(count, self._shown())
@@ -165,18 +165,16 @@ class Bar:
         return printable(" ".join(shown))
 
     def _line(self) -> None:
-        self._printed = now = time.monotonic()
-        took = now - self._since
-        rate = self._done / max(took, 1e-9)
+        self._printed, pace = time.monotonic(), self._pace
         parts = [
-            f"{self._name} {self._done:,.0f}/{self._total:,.0f}",
-            f"{rate:,.1f} {self._unit}/s",
+            f"{self._name} {pace.done:,.0f}/{pace.total:,.0f}",
+            f"{pace.rate():,.1f} {self._unit}/s",
             self._shown(),
-            _clock(took),
+            clock(pace.elapsed()),
         ]
-        # No estimate of the remaining time before the first unit is done.
-        if self._done:
-            parts.append(f"{_clock((self._total - self._done) / rate)} left")
+        left = pace.seconds_left()
+        if left is not None:
+            parts.append(f"{clock(left)} left")
         line = ", ".join(part for part in parts if part)
         print(line, file=sys.stderr, flush=True)
 

@@ -15,15 +15,13 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from data_pipelines.files.owners import is_running, process_mark
 
 # Not imported at run time: decoding processes start faster without it.
 if TYPE_CHECKING:
     from etils import epath
-
-P = TypeVar("P", bound="Path | epath.Path")
 
 # Characters of a final name in a temporary one, which file systems limit to 255 bytes.
 _KEPT = 40
@@ -35,10 +33,11 @@ _MOST_ENTRIES = 100_000
 
 
 @contextlib.contextmanager
-def replacing(path: P) -> Iterator[P]:
-    """A path to write to, which replaces `path` when the block succeeds.
+def replacing_file(path: "Path | epath.Path") -> Iterator[BinaryIO]:
+    """A new file to write to, which replaces `path` when the block succeeds.
 
-    If the block fails, `path` stays as it was and what was written is removed.
+    If the block fails, `path` stays as it was and what was written is removed. Nothing
+    that is there already is opened, no link is followed.
 
     A device or a pipe, such as `/dev/stdout`, is written to as it is: a file in its
     place would take it from every other program.
@@ -47,40 +46,27 @@ def replacing(path: P) -> Iterator[P]:
         path: local or in an object store; missing folders above it are created.
 
     Yields:
-        A hidden path beside it, of this call alone, where nothing is yet.
+        The open file, hidden beside `path` until then; on this machine it can seek.
     """
     if is_special(path):
-        yield path
+        with Path(path).open("wb") as file:
+            yield file
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     # In a store nothing is seen of a file before it is complete.
-    if "://" not in str(path):
+    stored = "://" in str(path)
+    if not stored:
         _remove_abandoned(os.path.abspath(str(path.parent)))
     name = f".{path.name[:_KEPT]}.{process_mark()}.{secrets.token_hex(8)}.partial"
-    partial = cast(P, path.with_name(name))
+    # A store has no links, and its clients no mode for new files.
+    partial: Any = path.with_name(name) if stored else Path(path.with_name(name))
     try:
-        yield partial
+        with partial.open("wb" if stored else "xb") as file:
+            yield file
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-
-
-@contextlib.contextmanager
-def replacing_file(path: "Path | epath.Path") -> Iterator[BinaryIO]:
-    """A new file to write to, which replaces `path` as that of `replacing` does.
-
-    Nothing that is there already is opened, no link is followed.
-
-    Yields:
-        The open file; on this machine it can seek.
-    """
-    with replacing(path) as partial:
-        # A store has no links, and its clients no such mode.
-        there = "://" in str(path)
-        place: Any = partial if there else Path(partial)
-        with place.open("wb" if there or partial is path else "xb") as file:
-            yield file
 
 
 @functools.lru_cache(maxsize=4096)

@@ -127,6 +127,12 @@ def test_a_configuration_that_fails_is_named_with_the_line(
         (["--method=vop"], "did you mean --config=configs/vop.py:method=VALUE?"),
         (["--work-di=x"], "did you mean --workdir?"),
         (
+            ["--videos=films"],
+            "--videos is not a flag here; it is a flag of python -m vop_jax.train",
+        ),
+        (["--against=x"], "it is a flag of python -m vop_jax.evaluate"),
+        (["--per-video=2"], "it is a flag of python -m vop_jax.search"),
+        (
             ["--config=configs/vop"],
             "--config: configs/vop cannot be read (No such file or directory); did you "
             "mean configs/vop.py?",

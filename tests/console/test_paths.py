@@ -176,6 +176,7 @@ def test_addresses(text, found):
         ("host:", "pass HOST:PORT"),
         ("host:port", "pass HOST:PORT"),
         ("host:0", "a port is from 1 to 65535"),
+        ("host:\uff11\uff12", "pass HOST:PORT"),
         ("host:65536", "a port is from 1 to 65535"),
         ("host:" + "9" * 5000, "a port is from 1 to 65535"),
         ("http://host:1", "pass HOST:PORT"),

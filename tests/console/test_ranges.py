@@ -17,11 +17,13 @@ from command_lines import (
 
 from data_pipelines.console.arguments import Parser
 from data_pipelines.console.errors import UserError
-from data_pipelines.console.ranges import Range, check_ranges, number
+from data_pipelines.console.ranges import Range, check_ranges, number, read_number
 from vop_jax.training.config import check_config, default_values
 from vop_jax.training.fields import all_fields, described
 
 NO_NUMBER_OF_ANYTHING = ("inf", "-inf", "nan", "1e400", "-1e400", "9" * 30, "9" * 5000)
+# What Python's own types take beside digits.
+SPELLED_OTHERWISE = ("1_0", " 10", "10 ", "10\n", "\uff11\uff10", "\u0661")
 INFINITE = (float("inf"), float("-inf"), float("nan"))
 
 
@@ -66,6 +68,20 @@ def test_what_a_flag_is_not_is_said(kind, text, says):
         read(text)
 
 
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    [
+        (int, ("10", "-3", "+3", "007")),
+        (float, ("10", "-3", "+3", "0.5", ".5", "5.", "1e-3", "-1E+3", "2.5e10")),
+    ],
+)
+def test_numbers_are_ascii_digits(kind, texts):
+    assert [read_number(x, kind) for x in texts] == [kind(x) for x in texts]
+    for text in (*SPELLED_OTHERWISE, "", ".", "e3", "0x10", "--1", "1e", "1,5"):
+        with pytest.raises(ValueError, match="it must be a"):
+            pytest.fail(f"{text!r} is {read_number(text, kind)}")
+
+
 def test_a_bare_type_takes_no_infinite_number():
     parser = Parser()
     parser.add_argument("--seconds", type=float)
@@ -106,12 +122,36 @@ def test_commands_have_numbers():
 
 
 @pytest.mark.parametrize("module", [*WITH_ARGPARSE, *WITH_CONFIG])
-def test_no_flag_takes_a_number_without_end(module):
+def test_no_flag_takes_a_number_without_end_or_spelled_otherwise(module):
     for name, read in numbers_of(module).items():
         assert math.isfinite(read("1")), name
-        for text in NO_NUMBER_OF_ANYTHING:
+        # absl reads them itself; the whole command line is checked, see below.
+        otherwise = () if module in WITH_CONFIG else SPELLED_OTHERWISE
+        for text in (*NO_NUMBER_OF_ANYTHING, *otherwise):
             with pytest.raises((argparse.ArgumentError, ValueError)):
                 pytest.fail(f"--{name}={text[:9]} is {read(text)}")
+
+
+@pytest.mark.parametrize("text", SPELLED_OTHERWISE)
+@pytest.mark.parametrize("joint", ["=", " "])
+@pytest.mark.parametrize(
+    ("module", "flag", "named"),
+    [
+        ("vop_jax.main", "--config.epochs", "config.epochs"),
+        ("vop_jax.main", "--config.optimizer.warmup", "config.optimizer.warmup"),
+        ("vop_jax.main", "--heartbeat-seconds", "--heartbeat_seconds"),
+        ("vop_jax.pod_plan", "--caption_tokens", "--caption_tokens"),
+    ],
+)
+def test_a_command_line_with_a_number_spelled_otherwise(
+    module, flag, named, joint, text
+):
+    given = [f"{flag}={text}"] if joint == "=" else [flag, text]
+    with pytest.raises(UserError) as error:
+        parse_any(module, ["--config=configs/vop.py", *given])
+    assert str(error.value).startswith(f"{named} is ")
+    assert "it must be a" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,21 @@ def test_a_plain_line_every_ten_seconds_and_a_last_one(clock, capsys):
     ]
 
 
+def test_what_the_first_step_takes_longer_is_not_in_the_time_left(clock, capsys):
+    """It compiles."""
+    with terminal.progress("training", total=100, unit="videos") as bar:
+        clock.now += 60
+        bar.advance(2)
+        for _ in range(10):
+            clock.now += 1
+            bar.advance(2)
+    assert capsys.readouterr().err.splitlines() == [
+        "training 2/100, 0.0 videos/s, 1:00",
+        "training 22/100, 2.0 videos/s, 1:10, 39 s left",
+        "training 22/100, 2.0 videos/s, 1:10, 39 s left",
+    ]
+
+
 def test_nothing_done_has_no_time_left(clock, capsys):
     with terminal.progress("reading", total=5, unit="files"):
         clock.now += 3
@@ -85,7 +100,7 @@ def test_the_last_line_comes_after_an_error_too(clock, capsys):
     [(-1, "0 s"), (59.4, "59 s"), (59.6, "1:00"), (62, "1:02"), (3602, "1:00:02")],
 )
 def test_the_clock(seconds, shown):
-    assert terminal._clock(seconds) == shown
+    assert terminal.clock(seconds) == shown
 
 
 def test_a_table_keeps_every_cell_and_reads_no_markup(capsys):

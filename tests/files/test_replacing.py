@@ -6,23 +6,24 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from etils import epath
 
 from data_pipelines.files import replacing as module
 from data_pipelines.files.owners import process_mark
-from data_pipelines.files.replacing import replacing, replacing_file
+from data_pipelines.files.replacing import replacing_file
 
 
 def test_a_file_is_replaced_when_the_block_succeeds(tmp_path):
     path = tmp_path / "new" / "file"
-    for content in ("first", "second"):
-        with replacing(path) as partial:
-            partial.write_text(content)
-            assert partial.parent == path.parent
-            assert not path.exists() or path.read_text() == "first"
-        assert path.read_text() == content
+    for content in (b"first", b"second"):
+        with replacing_file(path) as file:
+            file.write(content)
+            assert Path(file.name).parent == path.parent
+            assert not path.exists() or path.read_bytes() == b"first"
+        assert path.read_bytes() == content
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -33,9 +34,10 @@ def test_a_failed_block_changes_nothing_and_leaves_nothing(tmp_path, error, writ
     path.write_text("before")
 
     def fail():
-        with replacing(path) as partial:
+        with replacing_file(path) as file:
             if written:
-                partial.write_text("half")
+                file.write(b"half")
+                file.flush()
             raise error
 
     with pytest.raises(error):
@@ -55,12 +57,8 @@ def test_paths_that_may_be_of_a_store_do_as_well(tmp_path):
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path):
     path = tmp_path / "file"
-    with replacing(path) as one, replacing(path) as other:
-        assert one != other
-        one.write_text("one")
-        other.write_text("other")
-    assert path.read_text() == "one"
     with replacing_file(path) as one, replacing_file(path) as other:
+        assert one.name != other.name
         one.write(b"1")
         other.write(b"2")
     assert path.read_bytes() == b"1"
@@ -98,8 +96,9 @@ def test_what_is_planted_in_the_place_of_a_partial_is_not_followed(
     precious, folder = tmp_path / "precious", tmp_path / "folder"
     precious.write_text("precious")
     path = folder / "file"
-    with replacing(path) as partial:
-        partial.write_text("first")
+    with replacing_file(path) as file:
+        file.write(b"first")
+        partial = Path(file.name)
         token = partial.name.split(".")[-2]
     monkeypatch.setattr(module.secrets, "token_hex", lambda _: token)
     for name in (".file.partial", partial.name):
@@ -165,12 +164,10 @@ def test_a_pipe_or_a_device_is_written_to_and_stays(tmp_path):
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        with replacing(path) as partial:
-            partial.write_text("through")
-        assert os.read(reader, 100) == b"through"
-        with replacing_file(path) as file:
-            file.write(b"this too")
-        assert os.read(reader, 100) == b"this too"
+        for written in (b"through", b"this too"):
+            with replacing_file(path) as file:
+                file.write(written)
+            assert os.read(reader, 100) == written
     finally:
         os.close(reader)
     assert stat.S_ISFIFO(path.stat().st_mode)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.text.tokenizer import Tokenizer
-from vop_jax.index.answers import Answer, Filters, Found, Hit
+from vop_jax.index.answers import Answer, BeyondTheEndError, Filters, Found, Hit
 
 
 @dataclasses.dataclass
@@ -61,11 +61,10 @@ class MomentIndex:
 
     def _answer(self, model, query, top, filters):
         if query.like:
-            at = next(
-                x
-                for x in self.moments
-                if x.video == query.like[0] and x.start <= query.like[1] <= x.end
-            )
+            of_video = [x for x in self.moments if x.video == query.like[0]]
+            at = next((x for x in of_video if x.start <= query.like[1] <= x.end), None)
+            if at is None:
+                raise BeyondTheEndError(f"{query.like[0]} is 10 seconds long")
             vector = np.array(at.colour, np.float32)
         else:
             vector = model.encode_texts([query.text])[0]

@@ -288,7 +288,7 @@ def test_a_moment_and_a_picture_are_queries(folder, videos):
             "red",
             Query(image=picture),
             Query(like=("red0.mp4", 17.0)),
-            Query(like=("red0.mp4", 999.0)),
+            Query(like=("red0.mp4", 24.0)),
         ]
         red, green, blue, last = index.search(model, queries, top=3).answers
         assert [x.query for x in (green, blue)] == ["a picture", "red0.mp4@17"]
@@ -299,6 +299,11 @@ def test_a_moment_and_a_picture_are_queries(folder, videos):
         assert [x[:4] for x in blue.hits] == [x[:4] for x in last.hits]
         for query, says in (
             (Query(like=("none.mp4", 1.0)), "none.mp4 is not in the index"),
+            (
+                Query(like=("red0.mp4", 99.5)),
+                r"^red0\.mp4 is 24 seconds long; 99\.5 is behind its end$",
+            ),
+            (Query(like=("red0.mp4", 24.001)), "red0.mp4 is 24 seconds long"),
             (Query(), "a query is empty"),
             (Query(text="  "), "a query is empty"),
             (Query(text="x", image=picture), "one of a text, a picture and a moment"),

@@ -57,6 +57,13 @@ def test_a_shard_is_given_or_found(text, environment, expected):
         ("0/16", {}, "--shard is 0/16; pass NUMBER/COUNT, from 1/16 to 16/16, or auto"),
         ("17/16", {}, "--shard is 17/16"),
         ("x", {}, "--shard is x"),
+        ("\uff13/16", {}, "--shard is \uff13/16"),
+        ("3/1_6", {}, "--shard is 3/1_6"),
+        (
+            "auto",
+            {"SLURM_PROCID": "\uff11", "SLURM_NTASKS": "4"},
+            "SLURM_PROCID=\uff11; set",
+        ),
         ("auto", {}, "finds none of SLURM_ARRAY_TASK_ID, SLURM_PROCID, JOB_COMPL"),
         ("auto", {"SLURM_PROCID": "1"}, r"SLURM_NTASKS=\(not set\); set it to a whole"),
         ("auto", {"SLURM_PROCID": "-1", "SLURM_NTASKS": "4"}, "SLURM_PROCID=-1; set"),

@@ -155,6 +155,8 @@ def test_filters_reach_the_index(server):
         ("q=x&min_seconds=5&max_seconds=1", "min_seconds is more than max_seconds"),
         ("q=x&since=2026-02-01&until=2026-01-01", "since is more than until"),
         ("q=x&top=1_0", "top: it is not a number"),
+        ("q=x&top=%2010", "top: it is not a number"),
+        ("q=x&max_seconds=10%20", "max_seconds: it is not a number"),
         ("q=x&min_seconds=1_0", "min_seconds: it is not a number"),
         ("q=x&per_video=%D9%A1", "per_video: it is not a number"),
         ("q=x&q=" + "x" * 1001, "q: "),
@@ -177,6 +179,14 @@ def test_what_is_asked_is_bounded(server, query, says):
     assert b"\n" not in content
     if says != "q":
         assert content.decode().startswith(says)
+
+
+@pytest.mark.parametrize("path", ["/", "/api/search"])
+def test_a_moment_behind_the_end_of_its_video(server, path):
+    status, _, content = ask(server, f"{path}?like=green.avi@999")
+    assert status == 400
+    assert b"like: green.avi is 10 seconds long" in content
+    assert b"\n" not in content
 
 
 def test_a_misspelt_parameter_of_the_interface_is_no_filter(server):
@@ -282,6 +292,7 @@ def test_a_stretch_is_played(server):
         "start=-1",
         "start=1_0",
         "end=1_0",
+        "end=%2010",
         "best=1_0",
         "start=nan",
         "end=inf",

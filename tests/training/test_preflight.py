@@ -59,6 +59,8 @@ def check(sizes=SIZES, devices=2, held_out=0, **changes):
         ({}, {"validation": 0}, "validation split of demo is empty"),
         ({}, {"test": 0}, "test split of demo is empty"),
         ({"profile_steps": "2:4", "epochs": 3}, {}, "the run has 3 steps"),
+        ({"profile_steps": "\uff11:2", "epochs": 3}, {}, "use FIRST:LAST"),
+        ({"profile_steps": f"1:{'9' * 5000}"}, {}, "use FIRST:LAST"),
     ],
 )
 def test_the_field_and_a_value_that_works_are_named(changes, sizes, says):

@@ -9,6 +9,10 @@ from jaxtyping import UInt8
 from data_pipelines.console.errors import UserError
 
 
+class BeyondTheEndError(UserError):
+    """A query is like a moment that is behind the end of its video."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Query:
     """One query: exactly one of a text, a picture, or a moment of the index.

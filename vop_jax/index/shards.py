@@ -44,7 +44,7 @@ def parse_shard(text: str, environment: "os._Environ[str] | dict[str, str]") -> 
     """
     if text == "auto":
         return _automatic(environment)
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise UserError(
             f"--shard is {text[:80]}; pass NUMBER/COUNT, from 1/16 to 16/16, or auto"
@@ -80,7 +80,7 @@ def _whole(
     environment: "os._Environ[str] | dict[str, str]", name: str, default: str = ""
 ) -> int:
     text = environment.get(name, default)
-    if not re.fullmatch(r"\d{1,6}", text):
+    if not re.fullmatch(r"[0-9]{1,6}", text):
         raise UserError(
             f"--shard=auto finds {name}={text[:40] or '(not set)'}; set it to a whole "
             "number, or pass --shard=NUMBER/COUNT"

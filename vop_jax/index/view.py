@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import math
 import os
 import posixpath
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -13,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
-from vop_jax.index.answers import Filters
+from vop_jax.index.answers import BeyondTheEndError, Filters
 from vop_jax.index.location import is_plain
 from vop_jax.index.store import Store
 from vop_jax.index.tables import REMOVED, VideoRow, checksums, vectors_of
@@ -73,12 +75,20 @@ class View:
         """The moment of a video that shows a time.
 
         Raises:
+            BeyondTheEndError: the video ends before.
             UserError: the video has no moments.
         """
         place = self.place_of.get(row.moment_set)
         if place is None:
             raise UserError(f"{printable(row.path)} has no moments in the index")
         first, behind = self.first[place], self.first[place + 1]
+        # Rounded up, since times are named in milliseconds.
+        length = math.ceil(1000 * max(row.duration, self.ends[behind - 1])) / 1000
+        if time > length:
+            raise BeyondTheEndError(
+                f"{printable(row.path[:200])} is {length:.12g} seconds long; "
+                f"{time:.12g} is behind its end"
+            )
         inside = np.searchsorted(self.starts[first:behind], time, side="right") - 1
         return int(first + max(0, inside))
 
@@ -86,7 +96,7 @@ class View:
         """The moment of an id `SET.NUMBER`; None if there is none."""
         moment_set, _, number = name.partition(".")
         place = self.place_of.get(moment_set)
-        if place is None or not number.isdecimal() or len(number) > 9:
+        if place is None or not re.fullmatch("[0-9]{1,9}", number):
             return None
         first, behind = self.first[place], self.first[place + 1]
         at = int(first + np.searchsorted(self.numbers[first:behind], int(number)))

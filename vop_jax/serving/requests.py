@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 
 from data_pipelines.console.errors import UserError
+from data_pipelines.console.ranges import read_number
 from vop_jax.index.answers import Filters, Query
 from vop_jax.index.days import earliest, latest
 from vop_jax.index.moment_names import moment_of
@@ -26,9 +27,12 @@ LONGEST_PATH = 4096
 
 
 def _spelled(value: Any) -> Any:
-    """Numbers are ASCII digits, as everywhere else; Pydantic takes `1_0` for 10."""
-    if isinstance(value, str) and ("_" in value or not value.isascii()):
-        raise PydanticCustomError("number", "it is not a number")
+    """Numbers are written as everywhere else; Pydantic takes `1_0` for 10."""
+    if isinstance(value, str) and value:
+        try:
+            read_number(value, float)
+        except ValueError:
+            raise PydanticCustomError("number", "it is not a number") from None
     return value
 
 

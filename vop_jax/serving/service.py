@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
 from data_pipelines.text.tokenizer import Tokenizer
-from vop_jax.index.answers import Found, Hit
+from vop_jax.index.answers import BeyondTheEndError, Found, Hit
 from vop_jax.index.encoder import VideoEncoder
 from vop_jax.index.moment_names import name_of
 from vop_jax.index.page import Form, search_page
@@ -86,19 +86,23 @@ class Service:
         """The results of a search.
 
         Raises:
-            HTTPException: a moment is of a video that the index has not.
+            HTTPException: a moment is of a video that the index has not, or behind its
+                end.
             UserError: the index cannot be searched.
         """
         for query in what.queries:
             if query.like:
                 self.video(query.like[0])
-        return self.index.search(
-            self.model,
-            what.queries,
-            top=what.top or self.top,
-            per_video=what.per_video,
-            filters=what.filters,
-        )
+        try:
+            return self.index.search(
+                self.model,
+                what.queries,
+                top=what.top or self.top,
+                per_video=what.per_video,
+                filters=what.filters,
+            )
+        except BeyondTheEndError as error:
+            raise HTTPException(400, f"like: {printable(str(error))}") from None
 
     def page(self, what: Asked, is_search: bool) -> tuple[int, str]:
         """Status and HTML of the page."""

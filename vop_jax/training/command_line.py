@@ -17,9 +17,13 @@ from ml_collections import config_flags
 from data_pipelines.console.arguments import fold
 from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.names import ask, closest, did_you_mean, shortened
+from data_pipelines.console.ranges import read_number
+from vop_jax.runtime.commands import commands_with
 from vop_jax.runtime.startup import start_up
 
 _HELP = ("--help", "-h", "-help", "--helpshort", "--helpfull")
+# Flags of absl that are numbers, by what it calls their types.
+_NUMBERS = {"int": int, "float": float}
 # A flag that sets a field, and the field.
 _FIELD = re.compile(r"--?config\.([\w.-]+)")
 # What a wrong flag ends in; ml_collections raises an ordinary mapping's errors for an
@@ -207,6 +211,7 @@ def _parse(
             raise
         reason = reason or _unknown_field(arguments) or _wrong_value(arguments)
         raise UserError(reason or _first_reason(error)) from None
+    _check_numbers(arguments)
     if len(left) > 1:
         raise UserError(f"{shortened(left[1])} is not a flag; see --help")
     if flags.FLAGS.config is None:
@@ -221,18 +226,46 @@ def _parse(
     return left
 
 
+def _check_numbers(arguments: Sequence[str]) -> None:
+    """Checks how numbers are written; absl reads them with Python's own types.
+
+    Args:
+        arguments: a command line that absl has parsed.
+
+    Raises:
+        UserError: one is not what `read_number` reads.
+    """
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, text = argument.partition("=")
+        bare = re.sub("^--?", "", name)
+        if bare == name or bare not in flags.FLAGS:
+            continue
+        kind = _NUMBERS.get(flags.FLAGS[bare].flag_type())
+        text = text if equals else following
+        try:
+            if kind:
+                read_number(text, kind)
+        except ValueError as error:
+            start = bare if _FIELD.match(name) else f"--{bare}"
+            raise UserError(f"{start} is {shortened(text)}; {error}") from None
+
+
 def _unknown_flag(name: str, own: Sequence[str]) -> str:
     """The error for an unknown flag, with what may have been meant."""
     from vop_jax.training.config import SHORT_FORM
     from vop_jax.training.fields import suggested_fields
 
     start = f"--{shortened(name)[1:-1]} is not a flag"
+    fields = suggested_fields(name.replace("-", "_"))
+    here = {*SHORT_FORM, *(x.rpartition(".")[2] for x in fields)}
+    others = [] if name.replace("-", "_") in here else commands_with(name)
+    if others:
+        return f"{start} here; it is a flag of python -m {', '.join(others)}"
     if near := closest(name, own):
         return start + ask(f"--{x}" for x in near)
     short = closest(name, SHORT_FORM)
     if short:
         return start + ask(f"--config=configs/vop.py:{x}=VALUE" for x in short)
-    fields = suggested_fields(name.replace("-", "_"))
     return start + (ask(f"--config.{x}" for x in fields) or "; see --help")
 
 

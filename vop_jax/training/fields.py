@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from data_pipelines.catalog.table import DATASETS, Dataset
 from data_pipelines.console.names import closest, likeness, shortened
-from data_pipelines.console.ranges import Range, field_ranges
+from data_pipelines.console.ranges import Range, field_ranges, read_number
 from vop_jax.model.methods import METHODS
 from vop_jax.runtime.run_folder import flat_fields
 from vop_jax.training.config import CHOICES, RunConfig, default_values
@@ -20,7 +20,7 @@ from vop_jax.training.config import CHOICES, RunConfig, default_values
 _ALIKE = 0.75
 
 # Types of fields that not every text can be converted to.
-_NUMBERS = {"int": (int, "a whole number"), "float": (float, "a number")}
+_NUMBERS = {"int": int, "float": float}
 # Fields that name a row of a table.
 _TABLES = {"method": tuple(METHODS), "dataset": tuple(DATASETS)}
 
@@ -170,11 +170,12 @@ def wrong_value(name: str, text: str) -> str:
         text: what stands behind `--config.NAME=`.
     """
     kinds = {field.name: field.kind for field in all_fields()}
-    convert, wanted = _NUMBERS.get(kinds.get(name, ""), (str, ""))
+    kind = _NUMBERS.get(kinds.get(name, ""))
     try:
-        convert(text)
-    except ValueError:
-        return f"config.{name} is {shortened(text)}; it must be {wanted}"
+        if kind:
+            read_number(text, kind)
+    except ValueError as error:
+        return f"config.{name} is {shortened(text)}; {error}"
     return ""
 
 

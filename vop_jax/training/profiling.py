@@ -17,7 +17,7 @@ def parse_profile_steps(text: str) -> tuple[int, int] | None:
     """
     if not text:
         return None
-    found = re.fullmatch(r"(\d+):(\d+)", text)
+    found = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", text)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise UserError(
             f"config.profile_steps is {text!r}; use FIRST:LAST counted from 1, for "

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from data_pipelines.console.arguments import check_local
 from data_pipelines.console.errors import UserError
+from data_pipelines.console.names import did_you_mean
+from data_pipelines.console.printable import printable
 from vop_jax.hub.fetching import NotFetchedError, fetch
 from vop_jax.hub.names import HubName, parse, with_parts
 from vop_jax.model.clip.families import HUB_NAMES
@@ -47,7 +49,8 @@ def find_folder(
         subfolder: of the repository on the hub, beside a name.
 
     Raises:
-        UserError: it is a URL, or neither a folder nor a model on the hub.
+        UserError: it is a URL, neither a folder nor a model on the hub, or a misspelt
+            short name.
     """
     check_local(str(name))
     folder = Path(os.path.expanduser(name))
@@ -64,6 +67,8 @@ def find_folder(
                 f"{what}={given!r} belongs to a model on the hub, but {name} {kind}"
             )
     if found is None:
+        if not local and (hint := _short_names_like(str(name))):
+            raise UserError(f"{printable(str(name)[:200])} does not exist{hint}")
         return folder if exists or not local else EMBEDDED[str(name)]
     named = with_parts(found, subfolder, revision)
     try:
@@ -76,6 +81,12 @@ def find_folder(
             "it, or convert OpenAI's file: python -m vop_jax.convert --input=FILE.pt "
             "--output=FOLDER"
         ) from None
+
+
+def _short_names_like(name: str) -> str:
+    """A question for the short names that a name is close to; empty for a path."""
+    known = {*EMBEDDED, *HUB_NAMES}
+    return "" if os.sep in name else did_you_mean(name, sorted(known))
 
 
 def fetch_folder(name: HubName) -> Path:

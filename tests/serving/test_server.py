@@ -184,7 +184,7 @@ def test_what_is_asked_is_bounded(server, query, says):
 @pytest.mark.parametrize("path", ["/", "/api/search"])
 def test_a_moment_behind_the_end_of_its_video(server, path):
     status, _, content = ask(server, f"{path}?like=green.avi@999")
-    assert status == 400
+    assert status == 422
     assert b"like: green.avi is 10 seconds long" in content
     assert b"\n" not in content
 

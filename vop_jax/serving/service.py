@@ -102,7 +102,7 @@ class Service:
                 filters=what.filters,
             )
         except BeyondTheEndError as error:
-            raise HTTPException(400, f"like: {printable(str(error))}") from None
+            raise HTTPException(422, f"like: {printable(str(error))}") from None
 
     def page(self, what: Asked, is_search: bool) -> tuple[int, str]:
         """Status and HTML of the page."""

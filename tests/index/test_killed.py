@@ -141,7 +141,7 @@ def test_twenty_kills_give_the_same_answers(tmp_path):
     assert answers(output) == answers(whole)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_of_four_writers_one_is_killed(tmp_path):
     videos, output = tmp_path / "videos", tmp_path / "index"
     many(videos, 120)

@@ -35,7 +35,10 @@ CONFIGS = {
     "lora": PromptConfig(lora_rank=3),
 }
 # Parts of what the others hold: they are run of the first family alone.
-PARTS = ("vop_p", "vop_f", "vop_fp", "all layers joint", "adapter_ffn")
+PARTS = (
+    *("vop", "vop_p", "vop_c", "vop_f", "vop_fp"),
+    *("all layers joint", "adapter_attn", "adapter_ffn"),
+)
 
 
 def tier(family, name):

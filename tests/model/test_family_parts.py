@@ -85,7 +85,7 @@ def test_projections_that_are_not_there_are_not_trained():
     assert counted.trainable_parameters == 24 * 20 + 20 + 16 * 20
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_methods_that_do_not_fit_are_not_counted():
     # Its towers read neither a class token nor EOT.
     carried = {"dgl_linear", "dgl_transformer"}

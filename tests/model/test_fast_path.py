@@ -102,7 +102,10 @@ def make(size, name, frames, lengths, seed=0):
 
 # The others are compiled for minutes and made of what this one holds already.
 QUICK = ("vop_fc",)
-BY_HAND = ("video only", "text only", "middle layers", "all layers joint", "lstm")
+BY_HAND = (
+    *("clip", "video only", "text only", "vop_c", "middle layers"),
+    *("all layers joint", "lstm", "transformer"),
+)
 
 
 def tier(name):

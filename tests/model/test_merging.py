@@ -58,7 +58,7 @@ LEAN = ComputeConfig(remat="lean")
             *(SMALL, "tempme", 8, (3, 7, 12, 9, 3, 5, 30, 4)),
             *(MeshConfig(data=4, fsdp=2), ComputeConfig(remat="full"), {}),
         ),
-        (SMALL, "with prompts", 8, (3, 7), ONE, ComputeConfig(remat="none"), {}),
+        by_hand(SMALL, "with prompts", 8, (3, 7), ONE, ComputeConfig(remat="none"), {}),
         by_hand(LONG, "other shares", 8, (3, 7), ONE, LEAN, {"loss_chunk": 1}),
         by_hand(SMALL, "at once", 7, (3, 7), ONE, LEAN, {}),
     ],

@@ -110,7 +110,7 @@ def test_the_start_is_the_frozen_model(tiny):
             *(SMALL, "mv_adapter", 2, (3, 7), MeshConfig(data=1, fsdp=2)),
             *(ComputeConfig(remat="full"), {"loss_chunk": 1}),
         ),
-        (SMALL, "with prompts", 3, (3, 7), ONE, UNROLLED, {"micro_batch": 1}),
+        by_hand(SMALL, "with prompts", 3, (3, 7), ONE, UNROLLED, {"micro_batch": 1}),
         by_hand(SMALL, "with lora", 1, (3, 30), ONE, ComputeConfig(), {}),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from programs import equations
 from rounding import cosines
 from step_problem import ONE, PROMPTS, SIZE, problem
-from tiers import slow_except
+from tiers import by_hand_except, slow_except
 
 from vop_jax.devices.flops import count_flops
 from vop_jax.devices.mesh import make_mesh
@@ -111,7 +111,7 @@ def test_the_gradient_of_a_stored_kernel_has_its_dtype():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["vop", "vop_fc"])
+@pytest.mark.parametrize("method", by_hand_except(["vop", "vop_fc"], "vop_fc"))
 def test_features_of_bfloat16_are_those_of_float32(method):
     size, rng = SIZES["vit_b32"], np.random.default_rng(1)
     config = METHODS[method].prompt_config(size.vision.layers, 4)

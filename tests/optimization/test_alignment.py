@@ -62,7 +62,7 @@ CASES = [
         *(SMALL, CONFIG, 2, (3, 9), (3, 5, 9), TWO),
         *(ComputeConfig(scan=True, remat="lean"), {}),
     ),
-    (
+    by_hand(
         *(LONG, CONFIG, 3, (77, 3), (3, 40, 77), ONE),
         *(ComputeConfig(scan=False), {"micro_batch": 1}),
     ),

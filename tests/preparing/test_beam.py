@@ -150,6 +150,7 @@ def test_dask_loses_a_worker(source, expected, tmp_path, dask):
     assert content(output / FOLDER) == expected
 
 
+@pytest.mark.campaign
 def test_beam_loses_a_process_and_the_next_run_resumes(source, expected, tmp_path):
     output = tmp_path / "out"
     process = start(source, output, *IN_PROCESSES)

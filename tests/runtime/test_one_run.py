@@ -75,6 +75,7 @@ def wait_for_steps(process, folder):
     wait_for(process, lambda: any("loss" in x for x in read_metrics(RunFolder(folder))))
 
 
+@pytest.mark.campaign
 def test_two_first_runs_prepare_the_data_once_and_train_both(place):
     folders = [place / "first", place / "second"]
     started = [train(place, x, epochs=1) for x in folders]

@@ -249,7 +249,7 @@ def test_the_survivor_of_a_lost_process_ends_with_one_line(values, tmp_path):
         (signal.SIGTERM, [1], PREEMPTED),
         # One process that is asked to end, and a terminal that asks them all.
         by_hand(signal.SIGINT, [1], INTERRUPTED),
-        (signal.SIGINT, [0, 1], INTERRUPTED),
+        by_hand(signal.SIGINT, [0, 1], INTERRUPTED),
     ],
 )
 def test_a_signal_saves_the_same_step_on_all(

@@ -235,7 +235,7 @@ def test_runs_of_other_settings_are_not_mixed(
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_shorter_search_is_no_other_setting(study, base, tmp_path, monkeypatch):
     """Its runs have epochs of their own; the final ones are compared."""
     some = StudyRuns("small", base, tmp_path, [0], [0.5, 1.0], 2, only=["text"])

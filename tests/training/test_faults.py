@@ -97,7 +97,7 @@ def test_a_poisoned_batch_stops_the_run_and_is_never_saved(
         train.train(run)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_poisoned_batch_is_skipped_and_the_run_ends_finite(
     shared, unbroken, tmp_path, monkeypatch, capsys
 ):

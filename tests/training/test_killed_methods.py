@@ -23,8 +23,8 @@ from vop_jax.training.loop import train
 from vop_jax.training.run import assemble
 
 ROOT = Path(__file__).parents[2]
-# What these train, the others train as well.
-PARTS = ("lora", "vop_lora", "ivfusion", "dgl_linear")
+# What these train, the others train as well, or it is minutes long.
+PARTS = ("lora", "vop_lora", "ivfusion", "discovla", "dgl_linear", "mv_adapter")
 SINCE = [
     by_hand(name) if name in PARTS else name
     for name in METHODS

@@ -33,7 +33,7 @@ def resident():
     return pages * resource.getpagesize()
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_throughput_and_memory_stay_flat():
     config = METHODS["vop_fc"].prompt_config(SIZE.vision.layers, FRAMES)
     mesh = make_mesh(MeshConfig(data=4, fsdp=2))

@@ -7,6 +7,7 @@ import pytest
 import safetensors.numpy
 from colour_model import COLOURS, write_colour
 from small_job import config, data_dir, small_world  # noqa: F401
+from tiers import by_hand_except
 
 import vop_jax
 from data_pipelines.console.errors import UserError
@@ -21,7 +22,9 @@ METHODS = ["dgl_linear", "dgl_transformer", "mv_adapter", "tempme"]
 MERGING = "method=tempme"
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(
+    scope="module", params=by_hand_except(METHODS, "dgl_transformer", "tempme")
+)
 def finished(request, data_dir, tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("run") / request.param)
     made = config(data_dir, f"method={request.param}")

@@ -142,7 +142,12 @@ def of_transformers(name, folder):
 
 
 # The same towers as of others here, in another library's file or another size.
-AGAIN = [(of_open_clip, "siglip_b16"), (of_open_clip, "pe_core_t16_384")]
+AGAIN = [
+    (of_open_clip, "siglip_b16"),
+    (of_open_clip, "pe_core_t16_384"),
+    (of_open_clip, "laion_b32"),
+    (of_transformers, "siglip_b16"),
+]
 CASES = [(of_open_clip, x) for x in OPEN_CLIP]
 CASES += [(of_transformers, x) for x in TRANSFORMERS]
 

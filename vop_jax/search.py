@@ -26,10 +26,17 @@ from data_pipelines.console.arguments import Parser, local_path, place
 from data_pipelines.console.counted import counted
 from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.interrupts import ending_of
-from data_pipelines.console.ranges import Range, number
+from data_pipelines.console.ranges import number
 from data_pipelines.console.terminal import say, say_json, table, warn
 from data_pipelines.files.outputs import check_outputs
-from vop_jax.index.flags import HITS, add_index_flags, add_query_flags, index_place
+from vop_jax.index.flags import (
+    HITS,
+    add_export_flags,
+    add_index_flags,
+    add_query_flags,
+    add_serve_flags,
+    index_place,
+)
 from vop_jax.runtime.files import write_output
 from vop_jax.runtime.startup import start_up
 
@@ -328,7 +335,8 @@ def _parse() -> argparse.Namespace:
     query.set_defaults(run=_query)
     add_query_flags(query)
     serve = commands.add_parser("serve", help="serves a page with a search field")
-    _add_serve(serve)
+    serve.set_defaults(run=_serve)
+    add_serve_flags(serve)
     for searching in (query, serve):
         searching.add_argument(
             "--top", type=number(int, HITS), default=10, help="hits per query"
@@ -345,12 +353,7 @@ def _parse() -> argparse.Namespace:
         )
     export = commands.add_parser("export", help="writes all vectors to a file")
     export.set_defaults(run=_export)
-    export.add_argument(
-        "--output",
-        type=local_path,
-        required=True,
-        help="FILE.parquet, or FILE.npy with FILE.jsonl of what each row is",
-    )
+    add_export_flags(export)
     for reading in (query, serve, export):
         reading.add_argument(
             "--index", type=index_place, required=True, help="the index"
@@ -361,22 +364,6 @@ def _parse() -> argparse.Namespace:
             "there is no query; pass a text, --image=FILE, or --like=VIDEO@SECONDS"
         )
     return flags
-
-
-def _add_serve(serve: argparse.ArgumentParser) -> None:
-    serve.set_defaults(run=_serve)
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen at")
-    serve.add_argument(
-        "--port",
-        type=number(int, Range(0, 65535)),
-        default=8000,
-        help="0 takes a free one",
-    )
-    serve.add_argument(
-        "--no_token",
-        action="store_true",
-        help="let other machines ask without the token of the printed address",
-    )
 
 
 @command

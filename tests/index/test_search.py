@@ -326,7 +326,7 @@ def test_all_vectors_are_written(call, loaded, made, tmp_path):
         "export", f"--index={index}", f"--output={tmp_path / 'x.csv'}"
     )
     assert status == 2
-    assert "x.csv is neither a .parquet nor a .npy file" in err
+    assert "x.csv does not end in .parquet or .npy; name the file FILE.parquet" in err
 
 
 def test_what_is_shown_steers_nothing():

@@ -89,6 +89,10 @@ class MomentIndex:
         if video not in {x.video for x in self.moments}:
             raise UserError(f"{video} is not in the index")
 
+    def check_time(self, video, time):
+        if time > 100:
+            raise BeyondTheEndError(f"{video} is 100 seconds long")
+
     def file(self, video):
         self.video(video)
         return self.root / video

@@ -189,6 +189,23 @@ def test_a_moment_behind_the_end_of_its_video(server, path):
     assert b"\n" not in content
 
 
+@pytest.mark.parametrize("path", ["/play", "/preview"])
+@pytest.mark.parametrize(
+    ("times", "says"),
+    [
+        ("start=500", "start: green.avi is 100 seconds long"),
+        ("start=500&end=501", "start: green.avi is 100 seconds long"),
+        ("start=5&end=2", "end: 2 is before the start, 5"),
+        ("start=1&end=3&best=4", "best: 4 is not between 1 and 3"),
+        ("start=1&end=3&best=0", "best: 0 is not between 1 and 3"),
+    ],
+)
+def test_times_that_a_video_does_not_have(server, path, times, says):
+    status, _, content = ask(server, f"{path}?video=green.avi&{times}")
+    assert status == 422
+    assert says in content.decode()
+
+
 def test_a_misspelt_parameter_of_the_interface_is_no_filter(server):
     status, _, content = ask(server, "/api/search?q=red&per_vdeo=3")
     assert status == 422

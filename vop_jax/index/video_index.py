@@ -342,6 +342,15 @@ class VideoIndex:
             raise UserError(f"{printable(video[:200])} is not in {self.path}")
         return row
 
+    def check_time(self, video: str, time: float) -> None:
+        """Checks that a video of the index does not end before a time, seconds.
+
+        Raises:
+            BeyondTheEndError: it does.
+            UserError: the index has no such video.
+        """
+        self._source.view().check_time(self.video(video), time)
+
     def thumbnail(self, moment: str) -> bytes | None:
         """The JPEG of a moment.
 

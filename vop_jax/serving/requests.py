@@ -231,9 +231,19 @@ def stretch(
         ),
     ] = None,
 ) -> Stretch:
-    """Reads a stretch from a request; used by FastAPI."""
+    """Reads a stretch from a request; used by FastAPI.
+
+    Raises:
+        HTTPException: the times are not in order.
+    """
     if end is None:
         end = start + LONGEST_CLIP
+    elif end < start:
+        raise HTTPException(422, f"end: {end:.12g} is before the start, {start:.12g}")
+    if best is not None and not start <= best <= end:
+        raise HTTPException(
+            422, f"best: {best:.12g} is not between {start:.12g} and {end:.12g}"
+        )
     # A stretch of no length would have no frame.
     return Stretch(video, start, max(end, start + 0.5), best)
 

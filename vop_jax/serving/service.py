@@ -151,16 +151,25 @@ class Service:
         """What to play; requests for the same stretch wait for one preview.
 
         Raises:
+            HTTPException: the index has no such video, or the video ends before.
             PreviewError: it cannot be shown.
             BusyError: too many are being made.
         """
-        path = await self.reads.run(self.file, what.video)
+        path = await self.reads.run(self._file_of, what)
         task = self._making.get(what)
         if task is None:
             making = self.clips.run(self.previews.clip, path, what.start, what.end)
             task = self._making[what] = asyncio.ensure_future(making)
             task.add_done_callback(lambda _: self._making.pop(what))
         return await asyncio.shield(task)
+
+    def _file_of(self, what: Stretch) -> Path:
+        path = self.file(what.video)
+        try:
+            self.index.check_time(what.video, what.start)
+        except BeyondTheEndError as error:
+            raise HTTPException(422, f"start: {printable(str(error))}") from None
+        return path
 
     def close(self) -> None:
         """Ends what still runs."""

@@ -163,6 +163,7 @@ def _print_summary(summary: "Summary", report: Path | None) -> None:
 
 def _query(flags: argparse.Namespace) -> int:
     from vop_jax.index.answers import Filters
+    from vop_jax.index.remarks import remarked
     from vop_jax.index.video_index import VideoIndex
 
     queries = _queries(flags)
@@ -177,15 +178,16 @@ def _query(flags: argparse.Namespace) -> int:
     with VideoIndex.open(flags.index, flags.videos) as index:
         check_outputs({"html": flags.html}, [("index", index.path)])
         model = model_of(index, flags.checkpoint, pictures=bool(flags.image))
-        # As the page says it: such a query is answered, but not as it was meant.
-        for remark in dict.fromkeys(map(model.tokenizer.remark, flags.queries)):
-            if remark:
-                warn(remark)
         found = index.search(
             model, queries, top=flags.top, per_video=flags.per_video, filters=filters
         )
-        found = _named(found, flags)
-        _remark_places(index, found, flags)
+        found = remarked(
+            index, _named(found, flags), queries, model.tokenizer, filters.folder
+        )
+        # As the page says it: such a query is answered, but not as it was meant.
+        for remark in found.remarks:
+            warn(remark)
+        _remark_places(index, found)
         if flags.html:
             from vop_jax.index.page import search_page
 
@@ -199,13 +201,8 @@ def _query(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _remark_places(
-    index: "VideoIndex", found: "Found", flags: argparse.Namespace
-) -> None:
-    """Says what a folder to search in, or that of the files, cannot be."""
-    remark = index.folder_remark(flags.folder) if flags.folder else ""
-    if remark:
-        warn(f"--folder: {remark}")
+def _remark_places(index: "VideoIndex", found: "Found") -> None:
+    """Says what the folder of the files cannot be."""
     hits = [hit for answer in found.answers for hit in answer.hits]
     if hits and not any(hit.exists for hit in hits):
         warn(f"none of these files is in {index.root}; is it another --videos?")
@@ -254,6 +251,7 @@ def as_json(index: "VideoIndex", found: "Found") -> dict[str, Any]:
         "moments": found.moments,
         "refused": found.refused,
         "seconds": found.seconds,
+        **({"remark": " ".join(found.remarks)} if found.remarks else {}),
     }
 
 

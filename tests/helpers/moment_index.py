@@ -12,6 +12,7 @@ from PIL import Image
 from data_pipelines.console.errors import UserError
 from data_pipelines.text.tokenizer import Tokenizer
 from vop_jax.index.answers import Answer, BeyondTheEndError, Filters, Found, Hit
+from vop_jax.index.folders import folder_remark
 
 
 @dataclasses.dataclass
@@ -97,6 +98,9 @@ class MomentIndex:
         self.video(video)
         return self.root / video
 
+    def folder_remark(self, folder):
+        return folder_remark(folder, [x.video for x in self.moments], self.root)
+
     def open_tables(self):
         self.opened.set()
 
@@ -122,7 +126,3 @@ def colour_tokenizer():
         length=16,
         unknown_id=1,
     )
-
-
-def empty_answers(index, found):
-    return {"answers": [{"query": x.query, "hits": []} for x in found.answers]}

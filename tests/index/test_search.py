@@ -215,9 +215,31 @@ def test_what_the_model_does_not_understand_is_said(call, loaded, made):
     assert status == 0
     assert len(json.loads(out)["answers"]) == 3
     unknown, long = err.splitlines()
-    assert unknown == "warning: The model does not know: zebra."
+    assert unknown == "warning: 'red zebra': The model does not know: zebra."
+    assert json.loads(out)["remark"] in err.replace("\nwarning:", "")
     assert "longer than the 14 tokens that the model reads" in long
     assert call(*query, "red")[2] == ""
+    status, out, err = call(*query, "zxqv")
+    assert err == (
+        "warning: The model knows none of these words, so the order means nothing.\n"
+    )
+    assert f"warning: {json.loads(out)['remark']}\n" == err
+    assert all(x["weak"] for x in json.loads(out)["answers"][0]["hits"])
+    _, out, _ = call(*query[:-1], "zxqv", "red", "--top=1")
+    assert out.count("(weak match)") == out.count("nothing stands out") == 1
+
+
+def test_of_filters_that_nothing_can_pass(call, loaded, made):
+    query = ("query", f"--index={made[1]}", "red")
+    for flags, says in (
+        (("--since=2026-11-28", "--until=2026-11-27"), "since is more than until"),
+        (("--min_seconds=2", "--max_seconds=1"), "min_seconds is more than max_se"),
+    ):
+        status, out, err = call(*query, *flags)
+        assert (status, out) == (2, "")
+        assert says in err
+    assert loaded == []
+    assert call(*query, "--since=2026-11-27", "--until=2026-11-27")[0] == 0
 
 
 def test_what_is_searched_is_what_passes_the_filters(call, loaded, made):

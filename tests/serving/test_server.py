@@ -1,6 +1,7 @@
 """The server: its pages, its files, its JSON."""
 
 import json
+import math
 import os
 import re
 import time
@@ -94,6 +95,25 @@ def test_a_query_that_the_model_does_not_understand(server, query, says):
     assert ("cards" in text.split("</style>")[-1]) is bool(query.strip("+"))
 
 
+def test_a_folder_without_a_video_is_told(server):
+    found = json.loads(ask(server, "/api/search?q=red&folder=nothere")[2])
+    assert found["answers"][0]["hits"] == []
+    told = f"below nothere, which is relative to {server.service.index.root}; there"
+    assert told in found["remark"]
+    assert told in page(server, "/?q=red&folder=nothere")[1]
+    assert "remark" not in json.loads(ask(server, "/api/search?q=red&folder=sub")[2])
+
+
+def test_of_a_text_without_a_known_word_all_is_weak(tmp_path):
+    index = MomentIndex(tmp_path, [Moment("a.mp4", 0, 1, (220, 20, 20))], weak_below=-1)
+    with serving(index, tmp_path / "cache") as server:
+        for text, weak in (("zxqv", True), ("red+zxqv", False), ("red", False)):
+            found = json.loads(ask(server, f"/api/search?q={text}")[2])
+            assert [x["weak"] for x in found["answers"][0]["hits"]] == [weak]
+            shown = page(server, f"/?q={text}")[1]
+            assert ("Nothing stands out" in shown) is weak
+
+
 def test_nothing_stands_out(tmp_path):
     index = MomentIndex(tmp_path, [Moment("a.mp4", 0, 1, (20, 20, 220))])
     with serving(index, tmp_path / "cache") as server:
@@ -115,7 +135,7 @@ def test_filters_reach_the_index(server):
     assert filters.folder == "sub"
     assert (filters.min_seconds, filters.max_seconds) == (5.0, None)
     day = time.mktime((2020, 2, 1, 0, 0, 0, 0, 0, -1))
-    assert (filters.since, filters.until) == (day, day + 86400)
+    assert (filters.since, filters.until) == (day, math.nextafter(day + 86400, 0))
     assert 'value="2020-02-01"' in text
     assert '<details class="filters" open>' in text
     # More of its kind is looked for in the same place.
@@ -154,6 +174,7 @@ def test_filters_reach_the_index(server):
         ("q=x&folder=a&folder=", "folder: it is given 2 times"),
         ("q=x&min_seconds=5&max_seconds=1", "min_seconds is more than max_seconds"),
         ("q=x&since=2026-02-01&until=2026-01-01", "since is more than until"),
+        ("q=x&since=2026-01-02&until=2026-01-01", "since is more than until"),
         ("q=x&top=1_0", "top: it is not a number"),
         ("q=x&top=%2010", "top: it is not a number"),
         ("q=x&max_seconds=10%20", "max_seconds: it is not a number"),
@@ -349,6 +370,7 @@ def test_the_json_interface_describes_itself(server):
     found = json.loads(content)
     assert [x["query"] for x in found["answers"]] == ["red", "zebra"]
     assert "none of these words" in found["remark"]
+    assert found["remark"].startswith("'zebra': ")
     assert "remark" not in json.loads(ask(server, "/api/search?q=red")[2])
     status, _, content = ask(server, "/api/search")
     assert (status, json.loads(content)) == (

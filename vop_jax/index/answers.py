@@ -108,6 +108,8 @@ class Found(NamedTuple):
         moments: number of moments of them.
         refused: rows that are damaged and were left out, each with its reason.
         seconds: duration of `read` (of the index), `embed` and `search`.
+        remarks: what is to be said of the queries' words and of the folder, a sentence
+            each; see `remarks`.
     """
 
     answers: list[Answer]
@@ -115,6 +117,7 @@ class Found(NamedTuple):
     moments: int
     refused: list[str]
     seconds: dict[str, float]
+    remarks: tuple[str, ...] = ()
 
 
 class Counts(NamedTuple):

@@ -170,9 +170,8 @@ def _add_interface(app: FastAPI, service: Service) -> None:
 
         def answer() -> str:
             found = service.as_json(service.index, service.search(what))
-            remark = service.remark(what)
             # Escapes everything that is not ASCII, so that no encoding matters.
-            return json.dumps(found | ({"remark": remark} if remark else {}))
+            return json.dumps(found)
 
         content = await service.searches.run(answer)
         return Response(content, media_type="application/json", headers=_FRESH)

@@ -15,6 +15,7 @@ from vop_jax.index.answers import BeyondTheEndError, Found, Hit
 from vop_jax.index.encoder import VideoEncoder
 from vop_jax.index.moment_names import name_of
 from vop_jax.index.page import Form, search_page
+from vop_jax.index.remarks import remarked
 from vop_jax.index.video_index import VideoIndex
 from vop_jax.serving.previews import LONGEST, Clip, Previews
 from vop_jax.serving.requests import Asked, Stretch, address
@@ -94,13 +95,15 @@ class Service:
             if query.like:
                 self.video(query.like[0])
         try:
-            return self.index.search(
+            found = self.index.search(
                 self.model,
                 what.queries,
                 top=what.top or self.top,
                 per_video=what.per_video,
                 filters=what.filters,
             )
+            words, folder = self.model.tokenizer, what.filters.folder
+            return remarked(self.index, found, what.queries, words, folder)
         except BeyondTheEndError as error:
             raise HTTPException(422, f"like: {printable(str(error))}") from None
 
@@ -113,17 +116,11 @@ class Service:
             form = form._replace(remark=remark)
         try:
             if what.queries:
-                form = form._replace(remark=self.remark(what))
                 found = self.search(what)
             return status, search_page(self.index, found, form)
         except UserError as error:
             status, form = 503, form._replace(problem=printable(str(error)))
             return status, search_page(self.index, None, form)
-
-    def remark(self, what: Asked) -> str:
-        """What is to be said of the queries' words."""
-        remarks = [self.model.tokenizer.remark(x.text) for x in what.queries if x.text]
-        return printable(" ".join(dict.fromkeys(x for x in remarks if x)))
 
     def file(self, video: str) -> Path:
         """The file of a video of the index.

@@ -13,6 +13,7 @@ from data_pipelines.console.errors import UserError
 from data_pipelines.text.tokenizer import Tokenizer
 from vop_jax.index.answers import Answer, BeyondTheEndError, Filters, Found, Hit
 from vop_jax.index.folders import folder_remark
+from vop_jax.index.given_paths import video_named
 
 
 @dataclasses.dataclass
@@ -62,6 +63,7 @@ class MomentIndex:
 
     def _answer(self, model, query, top, filters):
         if query.like:
+            video_named(query.like[0], [x.video for x in self.moments], self.root)
             of_video = [x for x in self.moments if x.video == query.like[0]]
             at = next((x for x in of_video if x.start <= query.like[1] <= x.end), None)
             if at is None:

@@ -171,7 +171,7 @@ def test_json_is_alone_on_the_standard_output(call, loaded, made, tmp_path):
     assert page.exists()
 
 
-def test_pictures_moments_and_filters(call, loaded, made, tmp_path):
+def test_pictures_moments_and_filters(call, loaded, made, tmp_path, monkeypatch):
     _, index = made
     picture = tmp_path / "picture.png"
     Image.new("RGB", (50, 40), COLOURS["blue"]).save(picture)
@@ -198,6 +198,25 @@ def test_pictures_moments_and_filters(call, loaded, made, tmp_path):
     assert re.search(
         r"a/blue\.mp4 is [\d.]+ seconds long; 999999999 is behind its end\n$", err
     )
+    # Paths as a shell completes them.
+    root = made[0]
+    monkeypatch.chdir(root / "a")
+    for same in (root / "a", f"{root}/a/", "../a", "."):
+        hits = found("red", f"--folder={same}")[0]["hits"]
+        # What is below the folder of videos comes first.
+        expected = found("red")[0]["hits"] if same == "." else None
+        assert hits == expected or [x["video"] for x in hits] == ["a/blue.mp4"]
+    for same in (root / "a/blue.mp4", "blue.mp4", "../a/blue.mp4", "./a/blue.mp4"):
+        assert found(f"--like={same}@0.2")[0] == answers[2]
+    for wrong, near in (
+        ("A/BLUE.MP4", "a/blue.mp4"),
+        ("/elsewhere/blue.mp4", "a/blue.mp4"),
+        ("a/bleu.mp4", "a/blue.mp4"),
+        ("purpel.mp4", "purple.mp4"),
+    ):
+        status, _, err = call(*query, f"--like={wrong}@0.2")
+        assert status == 2
+        assert err.endswith(f"{wrong} is not in the index; did you mean {near}?\n")
     assert found("red", "--min_seconds=1")[0]["hits"] == []
     assert found("red", "--max_seconds=1")[0]["hits"]
     assert found("red", "--until=2001-02-03")[0]["hits"] == []

@@ -227,6 +227,13 @@ def test_times_that_a_video_does_not_have(server, path, times, says):
     assert says in content.decode()
 
 
+def test_a_near_name_is_suggested(server):
+    status, _, content = ask(server, "/api/search?like=GREEN.AVI@1")
+    assert status == 404
+    said = "like: GREEN.AVI is not in the index; did you mean green.avi?"
+    assert json.loads(content) == {"error": said}
+
+
 def test_a_misspelt_parameter_of_the_interface_is_no_filter(server):
     status, _, content = ask(server, "/api/search?q=red&per_vdeo=3")
     assert status == 422

@@ -13,6 +13,10 @@ class BeyondTheEndError(UserError):
     """A query is like a moment that is behind the end of its video."""
 
 
+class NotInTheIndexError(UserError):
+    """A query is like a moment of a video that the index has not."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Query:
     """One query: exactly one of a text, a picture, or a moment of the index.

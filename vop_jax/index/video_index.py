@@ -25,6 +25,7 @@ from vop_jax.index.contents import is_unchanged
 from vop_jax.index.encoder import VideoEncoder
 from vop_jax.index.export import Written, export
 from vop_jax.index.folders import folder_remark
+from vop_jax.index.given_paths import located
 from vop_jax.index.listing import PathLike, existing_folder, list_videos
 from vop_jax.index.location import existing_place, file_below, place_of
 from vop_jax.index.meta import MOMENT_SECONDS, Meta
@@ -285,8 +286,9 @@ class VideoIndex:
             why = f"; {view.refused[0]}" if view.refused else ""
             raise UserError(f"{self.path} holds no video that could be read{why}")
         times.append(time.perf_counter())
-        embeddings = embedded(model, view, asked)
+        embeddings = embedded(model, view, asked, self.root)
         times.append(time.perf_counter())
+        filters = located(filters, view.rows, self.root)
         allowed = view.allowed(filters)
         with reading(self.path):
             found, damaged = answers(

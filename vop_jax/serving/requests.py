@@ -113,7 +113,7 @@ def asked(
     names = ("min_seconds", "max_seconds", "since", "until", "per_video")
     fields |= {name: given.get(name, "") for name in names}
     filters = Filters(
-        folder=folder.strip("/"),
+        folder=folder.rstrip("/"),
         min_seconds=min_seconds,
         max_seconds=max_seconds,
         since=_moment_of("since", since, earliest),

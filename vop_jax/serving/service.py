@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
 from data_pipelines.text.tokenizer import Tokenizer
-from vop_jax.index.answers import BeyondTheEndError, Found, Hit
+from vop_jax.index.answers import BeyondTheEndError, Found, Hit, NotInTheIndexError
 from vop_jax.index.encoder import VideoEncoder
 from vop_jax.index.moment_names import name_of
 from vop_jax.index.page import Form, search_page
@@ -91,9 +91,6 @@ class Service:
                 end.
             UserError: the index cannot be searched.
         """
-        for query in what.queries:
-            if query.like:
-                self.video(query.like[0])
         try:
             found = self.index.search(
                 self.model,
@@ -106,6 +103,8 @@ class Service:
             return remarked(self.index, found, what.queries, words, folder)
         except BeyondTheEndError as error:
             raise HTTPException(422, f"like: {printable(str(error))}") from None
+        except NotInTheIndexError as error:
+            raise HTTPException(404, f"like: {printable(str(error))}") from None
 
     def page(self, what: Asked, is_search: bool) -> tuple[int, str]:
         """Status and HTML of the page."""
@@ -130,17 +129,6 @@ class Service:
         """
         try:
             return self.index.file(video)
-        except UserError as error:
-            raise HTTPException(404, printable(str(error))) from None
-
-    def video(self, video: str) -> None:
-        """Checks that the index has a video.
-
-        Raises:
-            HTTPException: it has not.
-        """
-        try:
-            self.index.video(video)
         except UserError as error:
             raise HTTPException(404, printable(str(error))) from None
 

@@ -164,6 +164,7 @@ def _print_summary(summary: "Summary", report: Path | None) -> None:
 def _query(flags: argparse.Namespace) -> int:
     from vop_jax.index.answers import Filters
     from vop_jax.index.remarks import remarked
+    from vop_jax.index.searching import check_queries
     from vop_jax.index.video_index import VideoIndex
 
     queries = _queries(flags)
@@ -175,6 +176,7 @@ def _query(flags: argparse.Namespace) -> int:
         until=flags.until,
     )
     filters.check()
+    check_queries(queries)
     with VideoIndex.open(flags.index, flags.videos) as index:
         check_outputs({"html": flags.html}, [("index", index.path)])
         model = model_of(index, flags.checkpoint, pictures=bool(flags.image))
@@ -295,7 +297,10 @@ def _export(flags: argparse.Namespace) -> int:
 
     with VideoIndex.open(flags.index) as index:
         written = index.export(flags.output)
-    say(f"{counted(written.moments, 'moment')}: {', '.join(map(str, written.files))}")
+        several = written.moments > index.counts().moments
+    what = counted(written.moments, "moment")
+    what += ", once for each copy of a video" if several else ""
+    say(f"{what}: {', '.join(map(str, written.files))}")
     return 0
 
 

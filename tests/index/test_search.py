@@ -261,6 +261,13 @@ def test_of_filters_that_nothing_can_pass(call, loaded, made):
     assert call(*query, "--since=2026-11-27", "--until=2026-11-27")[0] == 0
 
 
+def test_an_empty_query_loads_nothing(call, loaded, made):
+    status, _, err = call("query", f"--index={made[1]}", "red", " ")
+    assert status == 2
+    assert "a query is empty; describe the video to find" in err
+    assert loaded == []
+
+
 def test_what_is_searched_is_what_passes_the_filters(call, loaded, made):
     _, index = made
     query = ("query", f"--index={index}", "red")

@@ -391,7 +391,10 @@ def test_the_json_interface_describes_itself(server):
         *("q", "like", "folder", "min_seconds", "max_seconds", "since", "until"),
         *("top", "per_video"),
     }
+    for about in described["paths"].values():
+        assert all(x["description"] for x in about["get"]["parameters"])
     text = page(server, "/api")[1]
+    assert "`" not in text
     for name in names | {"/api/search", "/preview"}:
         assert name in text
     assert "//" not in re.sub(r"<!.*?>", "", text).replace("</", "")

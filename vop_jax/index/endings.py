@@ -5,7 +5,7 @@ from pathlib import Path
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
 
-ENDINGS = (".parquet", ".npy")
+ENDINGS: tuple[str, ...] = (".parquet", ".npy")
 
 
 def check_ending(output: Path) -> None:

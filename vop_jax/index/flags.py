@@ -99,8 +99,8 @@ def add_index_flags(index: argparse.ArgumentParser) -> None:
     )
     index.add_argument(
         "--shard",
-        help="the part of the videos that this process reads, NUMBER/COUNT from 1/16 "
-        "to 16/16; auto takes it from SLURM's or Kubernetes' variables (default: all)",
+        help="the part of the videos that this process reads, NUMBER/COUNT such as "
+        "3/16; auto takes it from SLURM's or Kubernetes' variables (default: all)",
     )
     index.add_argument(
         "--rebuild", action="store_true", help="embed all videos again, with any model"

@@ -194,7 +194,7 @@ class VideoIndex:
             indexed=updater.indexed,
             unchanged=plan.unchanged,
             kept=updater.kept,
-            removed=len(plan.gone),
+            removed=len(plan.gone) - updater.moved,
             moments=updater.moments,
             partly=faulty(row for row in rows if row.moments),
             unreadable=sorted(

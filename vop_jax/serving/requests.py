@@ -86,12 +86,18 @@ def asked(
         str,
         Parameter(max_length=LONGEST_PATH, description="only videos below this folder"),
     ] = "",
-    min_seconds: _Seconds = None,
-    max_seconds: _Seconds = None,
+    min_seconds: Annotated[
+        _Seconds, Parameter(description="shortest duration of the video")
+    ] = None,
+    max_seconds: Annotated[
+        _Seconds, Parameter(description="longest duration of the video")
+    ] = None,
     since: _Time = "",
     until: _Time = "",
-    top: _Top = None,
-    per_video: _Top = None,
+    top: Annotated[_Top, Parameter(description="most hits of a query")] = None,
+    per_video: Annotated[
+        _Top, Parameter(description="most hits of a query in one video (default: 1)")
+    ] = None,
 ) -> Asked:
     """Reads a search from a request; used by FastAPI.
 

@@ -121,7 +121,11 @@ def _add_clips(app: FastAPI, service: Service) -> None:
         summary="The picture of a moment, by its id",
         dependencies=moment_alone,
     )
-    async def thumbnail(moment: Annotated[str, Parameter(max_length=200)]) -> Response:
+    async def thumbnail(
+        moment: Annotated[
+            str, Parameter(max_length=200, description="id as in the answers")
+        ],
+    ) -> Response:
         picture = await service.reads.run(service.index.thumbnail, moment)
         if picture is None:
             raise HTTPException(404, "there is no such moment in the index")
@@ -161,9 +165,9 @@ def _add_interface(app: FastAPI, service: Service) -> None:
 
     @app.get("/api/search", summary="Search, by text or by a moment", dependencies=only)
     async def search(what: Annotated[Asked, Depends(asked)]) -> Response:
-        """The answer is what `search query --json` prints.
+        """The answer is what search query --json prints.
 
-        `q` may be given several times; each is a query with an answer of its own.
+        The parameter q may be given several times; each is a query of its own.
         """
         if not what.queries:
             raise HTTPException(422, "q: describe what happens in the video")

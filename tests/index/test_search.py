@@ -261,6 +261,26 @@ def test_of_filters_that_nothing_can_pass(call, loaded, made):
     assert call(*query, "--since=2026-11-27", "--until=2026-11-27")[0] == 0
 
 
+def test_what_cannot_be_indexed_is_told_before_the_model_is_loaded(
+    call, loaded, made, tmp_path
+):
+    folder, index = made
+    (tmp_path / "empty").mkdir()
+    flags = ("index", "--checkpoint=hub")
+    old, new = f"--output={index}", f"--output={tmp_path / 'new'}"
+    for more in (
+        (old, f"--videos={folder}", "--moment_seconds=3"),
+        (old, f"--videos={folder}", "--cut=shots"),
+        (old, f"--videos={tmp_path / 'empty'}"),
+        (new, f"--videos={tmp_path / 'empty'}"),
+    ):
+        status, _, err = call(*flags, *more)
+        assert (status, err.count("\n")) == (2, 1)
+    assert "holds no video; use another --videos" in err
+    assert loaded == []
+    assert not (tmp_path / "new").exists()
+
+
 def test_an_empty_query_loads_nothing(call, loaded, made):
     status, _, err = call("query", f"--index={made[1]}", "red", " ")
     assert status == 2

@@ -175,8 +175,6 @@ class VideoIndex:
             self.meta.check_same(root, moment_seconds, self._cut, self.path)
             check_cut(self.meta.cut)
         listing = list_videos(root)
-        if not listing.videos:
-            raise UserError(f"{root} holds no video; use another --videos")
         self._begin(model, root, str(checkpoint), moment_seconds, rebuild)
         store = self._source.store
         rows, _ = store.videos()

@@ -31,6 +31,8 @@ from vop_jax.serving.slots import BusyError
 
 # Seconds to come back after, if there is no place.
 _RETRY = "1"
+# What a person sees as a whole, also where it is an error.
+_PAGES = ("/", "/play")
 _IMMUTABLE = {"Cache-Control": "private, max-age=86400, immutable"}
 # What is right now, and may be gone or another thing the next time.
 _FRESH = {"Cache-Control": "no-store"}
@@ -198,12 +200,14 @@ def _add_errors(app: FastAPI) -> None:
         text: str,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """One line, as JSON where that is what was asked for."""
+        """One line, as JSON or in a page where that is what was asked for."""
         text = printable(text)
         if request.url.path.startswith("/api/"):
             content = json.dumps({"error": text})
             kind = "application/json"
             return Response(content, status, headers=headers, media_type=kind)
+        if request.url.path in _PAGES:
+            return HTMLResponse(render("problem.html", problem=text), status, headers)
         return PlainTextResponse(text, status, headers)
 
     @app.exception_handler(BusyError)

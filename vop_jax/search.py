@@ -26,10 +26,17 @@ from data_pipelines.console.arguments import Parser, local_path, place
 from data_pipelines.console.counted import counted
 from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.interrupts import ending_of
-from data_pipelines.console.ranges import Range, number
+from data_pipelines.console.ranges import number
 from data_pipelines.console.terminal import say, say_json, table, warn
 from data_pipelines.files.outputs import check_outputs
-from vop_jax.index.flags import HITS, add_index_flags, add_query_flags, index_place
+from vop_jax.index.flags import (
+    HITS,
+    add_export_flags,
+    add_index_flags,
+    add_query_flags,
+    add_serve_flags,
+    index_place,
+)
 from vop_jax.runtime.files import write_output
 from vop_jax.runtime.startup import start_up
 
@@ -86,7 +93,7 @@ def model_of(
 
 
 def _index(flags: argparse.Namespace) -> int:
-    from vop_jax.index.listing import existing_folder
+    from vop_jax.index.listing import existing_folder, list_videos
     from vop_jax.index.location import place_of
     from vop_jax.index.path_text import with_bytes
     from vop_jax.index.shards import Shard, parse_shard
@@ -106,6 +113,12 @@ def _index(flags: argparse.Namespace) -> int:
     with VideoIndex.create(flags.output, cut=flags.cut) as index:
         # An update computes as the index began, also on another machine.
         began = not index.is_empty and not flags.rebuild
+        # Mistakes are told before the model is loaded, which takes a while.
+        if began:
+            same = flags.moment_seconds, flags.cut
+            index.meta.check_same(folder, *same, index.path)
+        else:
+            list_videos(folder)
         model = load_model(checkpoint, dtype=index.dtype if began else "auto")
         summary = index.update(
             model,
@@ -156,6 +169,8 @@ def _print_summary(summary: "Summary", report: Path | None) -> None:
 
 def _query(flags: argparse.Namespace) -> int:
     from vop_jax.index.answers import Filters
+    from vop_jax.index.remarks import remarked
+    from vop_jax.index.searching import check_queries
     from vop_jax.index.video_index import VideoIndex
 
     queries = _queries(flags)
@@ -167,18 +182,20 @@ def _query(flags: argparse.Namespace) -> int:
         until=flags.until,
     )
     filters.check()
+    check_queries(queries)
     with VideoIndex.open(flags.index, flags.videos) as index:
         check_outputs({"html": flags.html}, [("index", index.path)])
         model = model_of(index, flags.checkpoint, pictures=bool(flags.image))
-        # As the page says it: such a query is answered, but not as it was meant.
-        for remark in dict.fromkeys(map(model.tokenizer.remark, flags.queries)):
-            if remark:
-                warn(remark)
         found = index.search(
             model, queries, top=flags.top, per_video=flags.per_video, filters=filters
         )
-        found = _named(found, flags)
-        _remark_places(index, found, flags)
+        found = remarked(
+            index, _named(found, flags), queries, model.tokenizer, filters.folder
+        )
+        # As the page says it: such a query is answered, but not as it was meant.
+        for remark in found.remarks:
+            warn(remark)
+        _remark_places(index, found)
         if flags.html:
             from vop_jax.index.page import search_page
 
@@ -192,13 +209,8 @@ def _query(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _remark_places(
-    index: "VideoIndex", found: "Found", flags: argparse.Namespace
-) -> None:
-    """Says what a folder to search in, or that of the files, cannot be."""
-    remark = index.folder_remark(flags.folder) if flags.folder else ""
-    if remark:
-        warn(f"--folder: {remark}")
+def _remark_places(index: "VideoIndex", found: "Found") -> None:
+    """Says what the folder of the files cannot be."""
     hits = [hit for answer in found.answers for hit in answer.hits]
     if hits and not any(hit.exists for hit in hits):
         warn(f"none of these files is in {index.root}; is it another --videos?")
@@ -247,6 +259,7 @@ def as_json(index: "VideoIndex", found: "Found") -> dict[str, Any]:
         "moments": found.moments,
         "refused": found.refused,
         "seconds": found.seconds,
+        **({"remark": " ".join(found.remarks)} if found.remarks else {}),
     }
 
 
@@ -290,7 +303,10 @@ def _export(flags: argparse.Namespace) -> int:
 
     with VideoIndex.open(flags.index) as index:
         written = index.export(flags.output)
-    say(f"{counted(written.moments, 'moment')}: {', '.join(map(str, written.files))}")
+        several = written.moments > index.counts().moments
+    what = counted(written.moments, "moment")
+    what += ", once for each copy of a video" if several else ""
+    say(f"{what}: {', '.join(map(str, written.files))}")
     return 0
 
 
@@ -328,7 +344,8 @@ def _parse() -> argparse.Namespace:
     query.set_defaults(run=_query)
     add_query_flags(query)
     serve = commands.add_parser("serve", help="serves a page with a search field")
-    _add_serve(serve)
+    serve.set_defaults(run=_serve)
+    add_serve_flags(serve)
     for searching in (query, serve):
         searching.add_argument(
             "--top", type=number(int, HITS), default=10, help="hits per query"
@@ -345,12 +362,7 @@ def _parse() -> argparse.Namespace:
         )
     export = commands.add_parser("export", help="writes all vectors to a file")
     export.set_defaults(run=_export)
-    export.add_argument(
-        "--output",
-        type=local_path,
-        required=True,
-        help="FILE.parquet, or FILE.npy with FILE.jsonl of what each row is",
-    )
+    add_export_flags(export)
     for reading in (query, serve, export):
         reading.add_argument(
             "--index", type=index_place, required=True, help="the index"
@@ -361,22 +373,6 @@ def _parse() -> argparse.Namespace:
             "there is no query; pass a text, --image=FILE, or --like=VIDEO@SECONDS"
         )
     return flags
-
-
-def _add_serve(serve: argparse.ArgumentParser) -> None:
-    serve.set_defaults(run=_serve)
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen at")
-    serve.add_argument(
-        "--port",
-        type=number(int, Range(0, 65535)),
-        default=8000,
-        help="0 takes a free one",
-    )
-    serve.add_argument(
-        "--no_token",
-        action="store_true",
-        help="let other machines ask without the token of the printed address",
-    )
 
 
 @command

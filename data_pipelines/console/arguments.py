@@ -3,13 +3,14 @@
 import argparse
 import os
 import re
+import shlex
 import sys
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from data_pipelines.console.errors import UserError
-from data_pipelines.console.names import closest, did_you_mean, shortened
+from data_pipelines.console.names import ask, closest, did_you_mean, shortened
 from data_pipelines.console.ranges import number
 from data_pipelines.console.store_names import check_store
 
@@ -75,6 +76,8 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             **options,
         )
+        # Of a subcommand, the others of its command.
+        self._beside: dict[str, Parser] = {}
         # `type=float` alone would take inf and nan.
         for kind in (int, float):
             self.register("type", kind, number(kind))
@@ -90,23 +93,43 @@ class Parser(argparse.ArgumentParser):
         return flags
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore
-        """Parses the known arguments and returns the unknown ones beside them."""
+        """Parses the known arguments and returns the unknown ones beside them.
+
+        A subcommand refuses those that it does not know itself.
+
+        Raises:
+            UserError: the arguments are not what the command takes.
+        """
         arguments = self._folded(sys.argv[1:] if args is None else args)
+        commands = self._subcommands()
+        for name, command in commands.items():
+            command._beside = {x: y for x, y in commands.items() if x != name}
         try:
-            return super().parse_known_args(arguments, namespace)
+            flags, others = super().parse_known_args(arguments, namespace)
         except UserError:
             # argparse complains of a missing flag first; the mistyped one is the cause.
-            self._refuse_mistyped(arguments)
+            if not commands:
+                self._refuse_mistyped(arguments)
+            elif all(x.startswith("-") for x in arguments):
+                self.error(f"there is no command; pass one of {', '.join(commands)}")
             raise
+        if self._beside:
+            self.refuse(others)
+        return flags, others
 
     def _refuse_mistyped(self, arguments: Sequence[str]) -> None:
-        known = self._option_string_actions
-        if self._choices_with_flags():
-            return
+        known, before = self._option_string_actions, ""
         for argument in arguments:
             name = argument.partition("=")[0]
-            if name.startswith("--") and name not in known and closest(name, known):
+            if argument == "--":
+                return
+            is_value = before in known and known[before].nargs != 0
+            if name.startswith("-") and name not in known:
+                if self._hint(name):
+                    self.refuse([argument])
+            elif not name.startswith("-") and not is_value and not self._takes_texts():
                 self.refuse([argument])
+            before = argument
 
     def _folded(self, arguments: Iterable[str]) -> list[str]:
         known = {x.lstrip("-") for x in self._option_string_actions}
@@ -117,36 +140,60 @@ class Parser(argparse.ArgumentParser):
         return folded
 
     def refuse(self, others: Sequence[str]) -> None:
-        """Rejects unknown arguments, suggesting the closest known flag.
+        """Rejects unknown arguments, with what may have been meant.
 
         Raises:
             UserError: `others` is not empty.
         """
         if not others:
             return
-        name, known = (
-            others[0].partition("=")[0],
-            [
-                *self._option_string_actions,
-                *(
-                    y
-                    for x in self._choices_with_flags()
-                    for y in x._option_string_actions
-                ),
-            ],
-        )
-        if not name.startswith("-"):
-            self.error(f"unrecognized arguments: {shortened(others[0])[1:-1]}")
-        near = dict.fromkeys(closest(name, [x for x in known if x.startswith("--")]))
-        question = did_you_mean(name, near)
-        self.error(f"unrecognized arguments: {shortened(name)[1:-1]}{question}")
+        given = others[0]
+        if given.startswith("-"):
+            name = given.partition("=")[0]
+            hint, given = self._hint(name), name
+        else:
+            needed = (
+                x.option_strings[0]
+                for x in self._actions
+                if x.option_strings and x.required
+            )
+            # A path that stands by itself is most often that of the first flag.
+            flag = next(needed, "")
+            value = shlex.quote(shortened(given)[1:-1])
+            hint = f"; did you mean {flag}={value}?" if flag else ""
+        self.error(f"unrecognized arguments: {shortened(given)[1:-1]}{hint}")
 
-    def _choices_with_flags(self) -> list["Parser"]:
-        """The parsers of this command's subcommands."""
-        found = []
+    def _hint(self, name: str) -> str:
+        """What an unknown flag may stand for; empty if there is nothing to say."""
+        plain = name.lstrip("-").replace("-", "_")
+        having = [
+            command._shown()
+            for command in self._beside.values()
+            if f"--{plain}" in command._option_string_actions
+        ]
+        if having and plain:
+            return f"; it is a flag of {' and '.join(having)}, not of {self._shown()}"
+        own = [x[2:] for x in self._option_string_actions if x.startswith("--")]
+        # Without the dashes, which all of them have in common.
+        near = ask(f"--{x}" for x in closest(name.lstrip("-"), own))
+        if not near and not name.startswith("--") and self._takes_texts():
+            return "; put -- before a text that begins with a dash"
+        return near
+
+    def _shown(self) -> str:
+        """A subcommand as people call it: `search query`."""
+        return f"`{self.prog.rpartition('.')[2]}`"
+
+    def _takes_texts(self) -> bool:
+        """Whether arguments may stand without a flag."""
+        return any(not x.option_strings for x in self._actions)
+
+    def _subcommands(self) -> dict[str, "Parser"]:
+        """The parsers of this command's subcommands, by name."""
+        found = {}
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
-                found += list(action.choices.values())
+                found |= action.choices
         return found
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

@@ -11,6 +11,8 @@ from data_pipelines.text.captions import CLEANINGS, clean
 _LEAST_LETTERS = 6
 # Unknown words that a remark lists.
 _MOST_NAMED = 5
+_NOTHING = "Nothing of this text reaches the model."
+_NONE_KNOWN = "The model knows none of these words, so the order means nothing."
 
 
 class Tokenizer:
@@ -67,6 +69,14 @@ class Tokenizer:
     def _clean(self, text: str) -> str:
         return clean(text, self._cleaning, self._control)
 
+    def knows_any(self, text: str) -> bool:
+        """Whether the model knows any word of a text.
+
+        Raises:
+            UserError: there is no tokenizer for strings.
+        """
+        return self.remark(text) not in (_NOTHING, _NONE_KNOWN)
+
     def remark(self, text: str) -> str:
         """What keeps a text from being understood, a sentence; empty for most texts.
 
@@ -77,10 +87,10 @@ class Tokenizer:
         words = cleaned.split()
         tokens = list(self._encode(cleaned))
         if not tokens:
-            return "Nothing of this text reaches the model."
+            return _NOTHING
         unknown = [x for x in words if self._unknown in self._encode(x)]
         if len(unknown) == len(words):
-            return "The model knows none of these words, so the order means nothing."
+            return _NONE_KNOWN
         if unknown:
             some = ", ".join(dict.fromkeys(unknown[:_MOST_NAMED]))
             more = " and others" if len(unknown) > _MOST_NAMED else ""

@@ -12,6 +12,8 @@ from PIL import Image
 from data_pipelines.console.errors import UserError
 from data_pipelines.text.tokenizer import Tokenizer
 from vop_jax.index.answers import Answer, BeyondTheEndError, Filters, Found, Hit
+from vop_jax.index.folders import folder_remark
+from vop_jax.index.given_paths import video_named
 
 
 @dataclasses.dataclass
@@ -61,6 +63,7 @@ class MomentIndex:
 
     def _answer(self, model, query, top, filters):
         if query.like:
+            video_named(query.like[0], [x.video for x in self.moments], self.root)
             of_video = [x for x in self.moments if x.video == query.like[0]]
             at = next((x for x in of_video if x.start <= query.like[1] <= x.end), None)
             if at is None:
@@ -89,9 +92,16 @@ class MomentIndex:
         if video not in {x.video for x in self.moments}:
             raise UserError(f"{video} is not in the index")
 
+    def check_time(self, video, time):
+        if time > 100:
+            raise BeyondTheEndError(f"{video} is 100 seconds long")
+
     def file(self, video):
         self.video(video)
         return self.root / video
+
+    def folder_remark(self, folder):
+        return folder_remark(folder, [x.video for x in self.moments], self.root)
 
     def open_tables(self):
         self.opened.set()
@@ -118,7 +128,3 @@ def colour_tokenizer():
         length=16,
         unknown_id=1,
     )
-
-
-def empty_answers(index, found):
-    return {"answers": [{"query": x.query, "hits": []} for x in found.answers]}

@@ -5,9 +5,10 @@ import http.client
 import threading
 
 from colour_model import ColourModel
-from moment_index import Moment, MomentIndex, colour_tokenizer, empty_answers
+from moment_index import Moment, MomentIndex, colour_tokenizer
 from written_films import write
 
+from vop_jax.search import as_json
 from vop_jax.serving.previews import Previews
 from vop_jax.serving.server import SearchServer
 
@@ -32,7 +33,7 @@ def small_index(folder):
 
 
 @contextlib.contextmanager
-def serving(index, cache, host="127.0.0.1", model=None, as_json=empty_answers, **named):
+def serving(index, cache, host="127.0.0.1", model=None, as_json=as_json, **named):
     """A server that answers while the block runs."""
     if model is None:
         model = ColourModel()

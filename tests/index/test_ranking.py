@@ -7,7 +7,7 @@ from colour_model import ColourModel, write_colour
 from data_pipelines.console.errors import UserError
 from data_pipelines.decoding.moments import Moment, VideoEnd
 from vop_jax.index import approximate, view
-from vop_jax.index.answers import Filters, Query
+from vop_jax.index.answers import BeyondTheEndError, Filters, Query
 from vop_jax.index.background import SENTENCES, Background, measure
 from vop_jax.index.meta import Meta
 from vop_jax.index.ranking import stretches
@@ -310,6 +310,10 @@ def test_a_moment_and_a_picture_are_queries(folder, videos):
         ):
             with pytest.raises(UserError, match=says):
                 index.search(model, [query])
+        # The same for a stretch that is to be played.
+        index.check_time("red0.mp4", 24.0)
+        with pytest.raises(BeyondTheEndError, match="is 24 seconds long"):
+            index.check_time("red0.mp4", 24.001)
         for options in ({"top": 0}, {"per_video": 0}):
             with pytest.raises(UserError, match="must be at least 1"):
                 index.search(model, ["red"], **options)

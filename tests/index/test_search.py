@@ -171,7 +171,7 @@ def test_json_is_alone_on_the_standard_output(call, loaded, made, tmp_path):
     assert page.exists()
 
 
-def test_pictures_moments_and_filters(call, loaded, made, tmp_path):
+def test_pictures_moments_and_filters(call, loaded, made, tmp_path, monkeypatch):
     _, index = made
     picture = tmp_path / "picture.png"
     Image.new("RGB", (50, 40), COLOURS["blue"]).save(picture)
@@ -198,6 +198,25 @@ def test_pictures_moments_and_filters(call, loaded, made, tmp_path):
     assert re.search(
         r"a/blue\.mp4 is [\d.]+ seconds long; 999999999 is behind its end\n$", err
     )
+    # Paths as a shell completes them.
+    root = made[0]
+    monkeypatch.chdir(root / "a")
+    for same in (root / "a", f"{root}/a/", "../a", "."):
+        hits = found("red", f"--folder={same}")[0]["hits"]
+        # What is below the folder of videos comes first.
+        expected = found("red")[0]["hits"] if same == "." else None
+        assert hits == expected or [x["video"] for x in hits] == ["a/blue.mp4"]
+    for same in (root / "a/blue.mp4", "blue.mp4", "../a/blue.mp4", "./a/blue.mp4"):
+        assert found(f"--like={same}@0.2")[0] == answers[2]
+    for wrong, near in (
+        ("A/BLUE.MP4", "a/blue.mp4"),
+        ("/elsewhere/blue.mp4", "a/blue.mp4"),
+        ("a/bleu.mp4", "a/blue.mp4"),
+        ("purpel.mp4", "purple.mp4"),
+    ):
+        status, _, err = call(*query, f"--like={wrong}@0.2")
+        assert status == 2
+        assert err.endswith(f"{wrong} is not in the index; did you mean {near}?\n")
     assert found("red", "--min_seconds=1")[0]["hits"] == []
     assert found("red", "--max_seconds=1")[0]["hits"]
     assert found("red", "--until=2001-02-03")[0]["hits"] == []
@@ -215,9 +234,58 @@ def test_what_the_model_does_not_understand_is_said(call, loaded, made):
     assert status == 0
     assert len(json.loads(out)["answers"]) == 3
     unknown, long = err.splitlines()
-    assert unknown == "warning: The model does not know: zebra."
+    assert unknown == "warning: 'red zebra': The model does not know: zebra."
+    assert json.loads(out)["remark"] in err.replace("\nwarning:", "")
     assert "longer than the 14 tokens that the model reads" in long
     assert call(*query, "red")[2] == ""
+    status, out, err = call(*query, "zxqv")
+    assert err == (
+        "warning: The model knows none of these words, so the order means nothing.\n"
+    )
+    assert f"warning: {json.loads(out)['remark']}\n" == err
+    assert all(x["weak"] for x in json.loads(out)["answers"][0]["hits"])
+    _, out, _ = call(*query[:-1], "zxqv", "red", "--top=1")
+    assert out.count("(weak match)") == out.count("nothing stands out") == 1
+
+
+def test_of_filters_that_nothing_can_pass(call, loaded, made):
+    query = ("query", f"--index={made[1]}", "red")
+    for flags, says in (
+        (("--since=2026-11-28", "--until=2026-11-27"), "since is more than until"),
+        (("--min_seconds=2", "--max_seconds=1"), "min_seconds is more than max_se"),
+    ):
+        status, out, err = call(*query, *flags)
+        assert (status, out) == (2, "")
+        assert says in err
+    assert loaded == []
+    assert call(*query, "--since=2026-11-27", "--until=2026-11-27")[0] == 0
+
+
+def test_what_cannot_be_indexed_is_told_before_the_model_is_loaded(
+    call, loaded, made, tmp_path
+):
+    folder, index = made
+    (tmp_path / "empty").mkdir()
+    flags = ("index", "--checkpoint=hub")
+    old, new = f"--output={index}", f"--output={tmp_path / 'new'}"
+    for more in (
+        (old, f"--videos={folder}", "--moment_seconds=3"),
+        (old, f"--videos={folder}", "--cut=shots"),
+        (old, f"--videos={tmp_path / 'empty'}"),
+        (new, f"--videos={tmp_path / 'empty'}"),
+    ):
+        status, _, err = call(*flags, *more)
+        assert (status, err.count("\n")) == (2, 1)
+    assert "holds no video; use another --videos" in err
+    assert loaded == []
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_empty_query_loads_nothing(call, loaded, made):
+    status, _, err = call("query", f"--index={made[1]}", "red", " ")
+    assert status == 2
+    assert "a query is empty; describe the video to find" in err
+    assert loaded == []
 
 
 def test_what_is_searched_is_what_passes_the_filters(call, loaded, made):
@@ -326,7 +394,7 @@ def test_all_vectors_are_written(call, loaded, made, tmp_path):
         "export", f"--index={index}", f"--output={tmp_path / 'x.csv'}"
     )
     assert status == 2
-    assert "x.csv is neither a .parquet nor a .npy file" in err
+    assert "x.csv does not end in .parquet or .npy; name the file FILE.parquet" in err
 
 
 def test_what_is_shown_steers_nothing():

@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[2]
         ("query --index=none x", "/none does not exist; python -m vop_jax.search"),
         ("query --index={root}/README.md x", "README.md is not an index of videos"),
         ("index --videos=none --output=i --checkpoint=c", "/none is not a folder; use"),
-        ("index --videos=. --output=i --checkpoint=none", "none"),
+        (
+            "index --videos=. --output=i --checkpoint=c",
+            "holds no video; use another",
+        ),
         ("serve --index=i --port=x", "argument --port: 'x' is not a whole number"),
         ("serve --index=i --port=65536", "--port: '65536' is out of range; it must be"),
         ("query --index=none --top=0 x", "--top: '0' is out of range; it must be"),

@@ -65,10 +65,8 @@ def test_a_folder_without_a_video_is_told(call, loaded, made, tmp_path):
     assert status == 0
     assert f"no video of the index is below b, which is relative to {folder}" in err
     assert err.rstrip().endswith("; there are a")
-    status, _, err = call(*query, f"--folder={folder / 'a'}")
-    assert status == 0
-    assert err.rstrip().endswith(f"it is relative to {folder}: a")
-    assert "--folder" not in call(*query, "--folder=a", "--min_seconds=9")[2]
+    assert call(*query, f"--folder={folder / 'a'}")[::2] == (0, "")
+    assert call(*query, "--folder=a", "--min_seconds=9")[::2] == (0, "")
     status, _, err = call(*query, f"--videos={tmp_path}", "--top=3")
     assert status == 0
     assert err.count(f"none of these files is in {tmp_path}") == 1

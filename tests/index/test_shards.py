@@ -54,7 +54,11 @@ def test_a_shard_is_given_or_found(text, environment, expected):
 @pytest.mark.parametrize(
     ("text", "environment", "says"),
     [
-        ("0/16", {}, "--shard is 0/16; pass NUMBER/COUNT, from 1/16 to 16/16, or auto"),
+        (
+            "0/16",
+            {},
+            "--shard is 0/16; pass NUMBER/COUNT, such as 3/16 for",
+        ),
         ("17/16", {}, "--shard is 17/16"),
         ("x", {}, "--shard is x"),
         ("\uff13/16", {}, "--shard is \uff13/16"),

@@ -57,7 +57,7 @@ def test_a_moved_file_keeps_its_moments(folder, videos):
     shutil.copy(videos / "red1.mp4", videos / "copy.mp4")
     model = ColourModel()
     summary = folder.update(model)
-    assert (*counts(summary), summary.kept) == (0, 8, 1, 0, 2)
+    assert (*counts(summary), summary.kept) == (0, 8, 0, 0, 2)
     assert model.read == []
     (after,) = [x for x in folder.search("red") if x.video == "a/elsewhere.mp4"]
     assert after.moment.split(".")[0] == before.moment.split(".")[0]
@@ -380,3 +380,16 @@ def test_an_index_without_a_readable_video_says_so(folder, videos):
     folder.update()
     with pytest.raises(UserError, match="holds no video that could be read"):
         folder.search("red")
+
+
+def test_what_was_moved_is_not_counted_as_removed(folder, videos):
+    folder.update()
+    (videos / "red0.mp4").unlink()
+    (videos / "red1.mp4").rename(videos / "moved.mp4")
+    summary = folder.update()
+    assert (summary.kept, summary.removed) == (1, 1)
+    # A copy is not a move.
+    shutil.copy(videos / "moved.mp4", videos / "copied.mp4")
+    (videos / "red2.mp4").unlink()
+    summary = folder.update()
+    assert (summary.kept, summary.removed) == (1, 1)

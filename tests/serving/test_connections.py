@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 from colour_model import ColourModel
-from moment_index import Moment, MomentIndex, colour_tokenizer, empty_answers
+from moment_index import Moment, MomentIndex, colour_tokenizer
 from search_servers import ask, serving, together
 
 from data_pipelines.console.errors import UserError
+from vop_jax.search import as_json
 from vop_jax.serving import connections, service
 from vop_jax.serving import server as server_module
 from vop_jax.serving.previews import Previews
@@ -182,9 +183,7 @@ def test_who_connects_as_it_ends_does_not_hold_it_up(tmp_path, monkeypatch):
     model = ColourModel()
     model.tokenizer = colour_tokenizer()
     kept, index = Previews(tmp_path / "cache"), MomentIndex(tmp_path, [])
-    with SearchServer(
-        ("127.0.0.1", 0), index, model, empty_answers, previews=kept
-    ) as server:
+    with SearchServer(("127.0.0.1", 0), index, model, as_json, previews=kept) as server:
         shutdown = server._server.shutdown
         late = []
 
@@ -215,7 +214,8 @@ SERVE = """
 import sys
 sys.path[:0] = sys.argv[1:3]
 from pathlib import Path
-from moment_index import MomentIndex, Moment, empty_answers, colour_tokenizer
+from moment_index import MomentIndex, Moment, colour_tokenizer
+from vop_jax.search import as_json
 from colour_model import ColourModel
 from data_pipelines.console.errors import command
 from vop_jax.serving.previews import Previews
@@ -232,7 +232,7 @@ def main():
         index.search = lambda *_, **__: time.sleep(2)
     kept = Previews(folder / "cache")
     address = ("127.0.0.1", 0)
-    with SearchServer(address, index, model, empty_answers, previews=kept) as server:
+    with SearchServer(address, index, model, as_json, previews=kept) as server:
         print(server.url, flush=True)
         server.serve()
 main()

@@ -119,6 +119,9 @@ def test_a_body_is_refused(server):
     status, headers, _ = ask(server, "/", body=b"x" * 10)
     assert (status, headers["Connection"]) == (413, "close")
     assert ask(server, "/", Transfer_Encoding="chunked", body=[b"x"])[0] == 413
+    status, headers, _ = ask(server, "/api/search?q=x", "POST", body=b"{}")
+    assert (status, headers["Allow"]) == (405, "GET, HEAD")
+    assert headers["Connection"] == "close"
     assert ask(server, "/", Content_Length="0")[0] == 200
     status, headers, _ = ask(server, "/", method="POST")
     assert status == 405

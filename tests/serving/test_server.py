@@ -1,6 +1,8 @@
 """The server: its pages, its files, its JSON."""
 
+import html
 import json
+import math
 import os
 import re
 import time
@@ -23,6 +25,12 @@ def page(server, path):
     status, headers, content = ask(server, path)
     assert headers["Content-Type"] == "text/html; charset=utf-8"
     return status, content.decode()
+
+
+def problem_of(text):
+    """The error that a page shows."""
+    found = re.search(r'role="alert"><span[^>]*>error</span>(.*?)</p>', text)
+    return html.unescape(found[1])
 
 
 def test_the_bare_page_says_what_there_is_and_what_to_ask(server):
@@ -94,6 +102,25 @@ def test_a_query_that_the_model_does_not_understand(server, query, says):
     assert ("cards" in text.split("</style>")[-1]) is bool(query.strip("+"))
 
 
+def test_a_folder_without_a_video_is_told(server):
+    found = json.loads(ask(server, "/api/search?q=red&folder=nothere")[2])
+    assert found["answers"][0]["hits"] == []
+    told = f"below nothere, which is relative to {server.service.index.root}; there"
+    assert told in found["remark"]
+    assert told in page(server, "/?q=red&folder=nothere")[1]
+    assert "remark" not in json.loads(ask(server, "/api/search?q=red&folder=sub")[2])
+
+
+def test_of_a_text_without_a_known_word_all_is_weak(tmp_path):
+    index = MomentIndex(tmp_path, [Moment("a.mp4", 0, 1, (220, 20, 20))], weak_below=-1)
+    with serving(index, tmp_path / "cache") as server:
+        for text, weak in (("zxqv", True), ("red+zxqv", False), ("red", False)):
+            found = json.loads(ask(server, f"/api/search?q={text}")[2])
+            assert [x["weak"] for x in found["answers"][0]["hits"]] == [weak]
+            shown = page(server, f"/?q={text}")[1]
+            assert ("Nothing stands out" in shown) is weak
+
+
 def test_nothing_stands_out(tmp_path):
     index = MomentIndex(tmp_path, [Moment("a.mp4", 0, 1, (20, 20, 220))])
     with serving(index, tmp_path / "cache") as server:
@@ -115,7 +142,7 @@ def test_filters_reach_the_index(server):
     assert filters.folder == "sub"
     assert (filters.min_seconds, filters.max_seconds) == (5.0, None)
     day = time.mktime((2020, 2, 1, 0, 0, 0, 0, 0, -1))
-    assert (filters.since, filters.until) == (day, day + 86400)
+    assert (filters.since, filters.until) == (day, math.nextafter(day + 86400, 0))
     assert 'value="2020-02-01"' in text
     assert '<details class="filters" open>' in text
     # More of its kind is looked for in the same place.
@@ -154,6 +181,7 @@ def test_filters_reach_the_index(server):
         ("q=x&folder=a&folder=", "folder: it is given 2 times"),
         ("q=x&min_seconds=5&max_seconds=1", "min_seconds is more than max_seconds"),
         ("q=x&since=2026-02-01&until=2026-01-01", "since is more than until"),
+        ("q=x&since=2026-01-02&until=2026-01-01", "since is more than until"),
         ("q=x&top=1_0", "top: it is not a number"),
         ("q=x&top=%2010", "top: it is not a number"),
         ("q=x&max_seconds=10%20", "max_seconds: it is not a number"),
@@ -170,15 +198,16 @@ def test_filters_reach_the_index(server):
     ],
 )
 def test_what_is_asked_is_bounded(server, query, says):
-    status, _, content = ask(server, f"/?{query}")
+    status, text = page(server, f"/?{query}")
     assert status == 422
-    status, headers, again = ask(server, f"/api/search?{query}")
+    status, headers, content = ask(server, f"/api/search?{query}")
     assert status == 422
     assert headers["Content-Type"] == "application/json"
-    assert json.loads(again) == {"error": content.decode()}
-    assert b"\n" not in content
+    (said,) = json.loads(content).values()
+    assert problem_of(text) == said
+    assert "\n" not in said
     if says != "q":
-        assert content.decode().startswith(says)
+        assert said.startswith(says)
 
 
 @pytest.mark.parametrize("path", ["/", "/api/search"])
@@ -186,7 +215,48 @@ def test_a_moment_behind_the_end_of_its_video(server, path):
     status, _, content = ask(server, f"{path}?like=green.avi@999")
     assert status == 422
     assert b"like: green.avi is 10 seconds long" in content
+
+
+def test_an_error_of_a_page_is_a_page(server):
+    for path, says in (
+        ("/?since=foo", "since: foo is not a date; write it as 2026-01-31"),
+        ("/?like=green.avi@999", "like: green.avi is 10 seconds long"),
+        ("/?like=none.mp4@1", "like: none.mp4 is not in the index"),
+        ("/play?video=none.mp4", "none.mp4 is not in the index"),
+        ("/play?video=<b>&start=x", "start: it is not a number"),
+    ):
+        status, text = page(server, path)
+        assert status in (404, 422)
+        assert problem_of(text).startswith(says)
+        assert '<a href="/">Search</a>' in text
+    # What a player or a program reads stays a line.
+    _, headers, content = ask(server, "/preview?video=none.mp4")
+    assert headers["Content-Type"].startswith("text/plain")
     assert b"\n" not in content
+
+
+@pytest.mark.parametrize("path", ["/play", "/preview"])
+@pytest.mark.parametrize(
+    ("times", "says"),
+    [
+        ("start=500", "start: green.avi is 100 seconds long"),
+        ("start=500&end=501", "start: green.avi is 100 seconds long"),
+        ("start=5&end=2", "end: 2 is before the start, 5"),
+        ("start=1&end=3&best=4", "best: 4 is not between 1 and 3"),
+        ("start=1&end=3&best=0", "best: 0 is not between 1 and 3"),
+    ],
+)
+def test_times_that_a_video_does_not_have(server, path, times, says):
+    status, _, content = ask(server, f"{path}?video=green.avi&{times}")
+    assert status == 422
+    assert says in content.decode()
+
+
+def test_a_near_name_is_suggested(server):
+    status, _, content = ask(server, "/api/search?like=GREEN.AVI@1")
+    assert status == 404
+    said = "like: GREEN.AVI is not in the index; did you mean green.avi?"
+    assert json.loads(content) == {"error": said}
 
 
 def test_a_misspelt_parameter_of_the_interface_is_no_filter(server):
@@ -205,7 +275,8 @@ def test_a_misspelt_parameter_of_the_interface_is_no_filter(server):
         assert b": there is no such parameter; there are " in content
     for path in ("/play", "/preview", "/file"):
         status, _, content = ask(server, f"{path}?video=green.avi&video=sub/red.mp4")
-        assert (status, content) == (422, b"video: it is given 2 times")
+        assert status == 422
+        assert b"video: it is given 2 times" in content
     # An address that was passed on carries what others have added.
     assert ask(server, "/?q=red&per_vdeo=3")[0] == 200
 
@@ -332,6 +403,7 @@ def test_the_json_interface_describes_itself(server):
     found = json.loads(content)
     assert [x["query"] for x in found["answers"]] == ["red", "zebra"]
     assert "none of these words" in found["remark"]
+    assert found["remark"].startswith("'zebra': ")
     assert "remark" not in json.loads(ask(server, "/api/search?q=red")[2])
     status, _, content = ask(server, "/api/search")
     assert (status, json.loads(content)) == (
@@ -345,7 +417,10 @@ def test_the_json_interface_describes_itself(server):
         *("q", "like", "folder", "min_seconds", "max_seconds", "since", "until"),
         *("top", "per_video"),
     }
+    for about in described["paths"].values():
+        assert all(x["description"] for x in about["get"]["parameters"])
     text = page(server, "/api")[1]
+    assert "`" not in text
     for name in names | {"/api/search", "/preview"}:
         assert name in text
     assert "//" not in re.sub(r"<!.*?>", "", text).replace("</", "")

@@ -2,6 +2,6 @@
 
 The model is known only as the protocol `encoder.VideoEncoder`.
 
-Imports: console, files, decoding, pages, runtime.
+Imports: console, files, decoding, pages, runtime, text.
 Start reading at `video_index`; `tables` says what is stored.
 """

@@ -13,6 +13,10 @@ class BeyondTheEndError(UserError):
     """A query is like a moment that is behind the end of its video."""
 
 
+class NotInTheIndexError(UserError):
+    """A query is like a moment of a video that the index has not."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Query:
     """One query: exactly one of a text, a picture, or a moment of the index.
@@ -108,6 +112,8 @@ class Found(NamedTuple):
         moments: number of moments of them.
         refused: rows that are damaged and were left out, each with its reason.
         seconds: duration of `read` (of the index), `embed` and `search`.
+        remarks: what is to be said of the queries' words and of the folder, a sentence
+            each; see `remarks`.
     """
 
     answers: list[Answer]
@@ -115,6 +121,7 @@ class Found(NamedTuple):
     moments: int
     refused: list[str]
     seconds: dict[str, float]
+    remarks: tuple[str, ...] = ()
 
 
 class Counts(NamedTuple):

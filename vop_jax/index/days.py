@@ -1,6 +1,7 @@
 """Times of filters, as flags and addresses give them, in this machine's time zone."""
 
 import datetime
+import math
 from collections.abc import Callable
 
 
@@ -56,12 +57,12 @@ def day_begins(date: datetime.date) -> float:
 
 
 def day_ends(date: datetime.date) -> float:
-    """The moment at which a day ends, POSIX seconds.
+    """The last moment of a day, just before the next one, POSIX seconds.
 
     Raises:
         ValueError: it has none, at the ends of the calendar.
     """
-    return _midnight(date, 1)
+    return math.nextafter(_midnight(date, 1), -math.inf)
 
 
 def _midnight(date: datetime.date, days: int) -> float:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from data_pipelines.console.errors import UserError
 from data_pipelines.files.regular_files import read_start
 from data_pipelines.files.replacing import replacing_file
+from vop_jax.index.endings import ENDINGS, check_ending
 from vop_jax.index.path_text import bytes_of, text_of, with_bytes
 from vop_jax.index.tables import VideoRow
 from vop_jax.index.view import View
@@ -43,10 +44,9 @@ def export(view: View, output: Path) -> Written:
     Raises:
         UserError: it has another suffix, or cannot be written.
     """
-    writers = {".parquet": _write_parquet, ".npy": _write_npy}
-    write = writers.get(output.suffix.lower())
-    if write is None:
-        raise UserError(f"{output} is neither a .parquet nor a .npy file")
+    check_ending(output)
+    writers = dict(zip(ENDINGS, (_write_parquet, _write_npy), strict=True))
+    write = writers[output.suffix.lower()]
     try:
         return write(view, output)
     except OSError as error:

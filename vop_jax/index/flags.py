@@ -1,12 +1,17 @@
 """The flags of indexing and searching, and what their values must be."""
 
 import argparse
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 from data_pipelines.console.arguments import local_path, place, store_path
+from data_pipelines.console.errors import UserError
+from data_pipelines.console.names import shortened
 from data_pipelines.console.ranges import Range, number
 from data_pipelines.decoding.cuts import CUTS
 from vop_jax.index.days import earliest, latest
+from vop_jax.index.endings import check_ending
 from vop_jax.index.moment_names import moment_of
 
 # The most that a list is read for; also a bound on the memory of one query.
@@ -45,6 +50,28 @@ def _time(of: Callable[[str], float]) -> Callable[[str], float]:
     return read
 
 
+def _host(argument: str) -> str:
+    """An address without the port, which has a flag of its own."""
+    found = re.fullmatch(r"(?:https?://)?(\[.*\]|[^:/]*)(?::([0-9]*))?/?", argument)
+    if not found or found[0] == found[1]:
+        return argument
+    port = f" --port={found[2]}" if found[2] else ""
+    raise argparse.ArgumentTypeError(
+        f"{shortened(argument)} is not an address alone; pass "
+        f"--host={shortened(found[1].strip('[]'))[1:-1]}{port}"
+    )
+
+
+def _vectors(argument: str) -> Path:
+    """A local file whose ending `export` can write."""
+    path = local_path(argument)
+    try:
+        check_ending(path)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return path
+
+
 def add_index_flags(index: argparse.ArgumentParser) -> None:
     """Adds the flags of `search index`."""
     index.add_argument(
@@ -72,8 +99,8 @@ def add_index_flags(index: argparse.ArgumentParser) -> None:
     )
     index.add_argument(
         "--shard",
-        help="the part of the videos that this process reads, NUMBER/COUNT from 1/16 "
-        "to 16/16; auto takes it from SLURM's or Kubernetes' variables (default: all)",
+        help="the part of the videos that this process reads, NUMBER/COUNT such as "
+        "3/16; auto takes it from SLURM's or Kubernetes' variables (default: all)",
     )
     index.add_argument(
         "--rebuild", action="store_true", help="embed all videos again, with any model"
@@ -143,3 +170,31 @@ def add_query_flags(query: argparse.ArgumentParser) -> None:
         "--html", type=store_path, help="page of the hits (default: not written)"
     )
     query.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_serve_flags(serve: argparse.ArgumentParser) -> None:
+    """Adds the flags of `search serve` that `search query` has not."""
+    serve.add_argument(
+        "--host", type=_host, default="127.0.0.1", help="address to listen at"
+    )
+    serve.add_argument(
+        "--port",
+        type=number(int, Range(0, 65535)),
+        default=8000,
+        help="0 takes a free one",
+    )
+    serve.add_argument(
+        "--no_token",
+        action="store_true",
+        help="let other machines ask without the token of the printed address",
+    )
+
+
+def add_export_flags(export: argparse.ArgumentParser) -> None:
+    """Adds the flags of `search export`."""
+    export.add_argument(
+        "--output",
+        type=_vectors,
+        required=True,
+        help="FILE.parquet, or FILE.npy with FILE.jsonl of what each row is",
+    )

@@ -1,10 +1,10 @@
 """What is to be said of a folder to search in that holds no video of the index."""
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 
 from data_pipelines.console.printable import printable
+from vop_jax.index.given_paths import folder_named
 from vop_jax.index.view import below_folder
 
 # The most folders to name, and the most letters of a path.
@@ -19,13 +19,10 @@ def folder_remark(folder: str, paths: Collection[str], root: Path) -> str:
         paths: of the videos, relative to `root`.
         root: the folder of the index's videos.
     """
-    below = below_folder(folder)
+    below = below_folder(folder_named(folder, paths, root))
     if any(path.startswith(below) for path in paths):
         return ""
     told = f"no video of the index is below {printable(folder[:_LETTERS])}"
-    inside = os.path.relpath(folder, root) if os.path.isabs(folder) else ".."
-    if any(path.startswith(below_folder(inside)) for path in paths):
-        return f"{told}; it is relative to {_shown(root)}: {printable(inside)}"
     names = sorted({path.split("/")[0] for path in paths if "/" in path})
     told = f"{told}, which is relative to {_shown(root)}"
     if not names:

@@ -62,7 +62,7 @@ def list_videos(root: Path) -> Listing:
     Links are followed, and no folder is listed twice.
 
     Raises:
-        UserError: the folder itself cannot be read.
+        UserError: the folder itself cannot be read, or holds no video.
     """
     found = Listing([], [], [])
     seen: set[tuple[int, int]] = set()
@@ -87,6 +87,8 @@ def list_videos(root: Path) -> Listing:
                     (linked if entry.is_symlink() else folders).append(path)
                 else:
                     _add_file(entry, path, found)
+    if not found.videos:
+        raise UserError(f"{root} holds no video; use another --videos")
     return Listing(sorted(found.videos), sorted(found.others), sorted(found.closed))
 
 

@@ -70,6 +70,7 @@ def search_page(
             }
             for answer in answers
         ],
+        remark=" ".join(found.remarks) if found else form.remark if form else "",
         form=form and form._replace(fields=_shown(form.fields)),
         filtered=bool(form) and any(form.fields.get(x) for x in _FILTERS),
     )

@@ -13,6 +13,7 @@ from vop_jax.index import approximate
 from vop_jax.index.answers import Answer, Filters, Hit, Query
 from vop_jax.index.background import Background
 from vop_jax.index.encoder import VideoEncoder
+from vop_jax.index.given_paths import video_named
 from vop_jax.index.moment_names import name_of
 from vop_jax.index.ranking import Scored, Stretch, ranked
 from vop_jax.index.view import View, exists, passing
@@ -55,23 +56,26 @@ def check_queries(queries: Sequence[Query]) -> None:
             raise UserError("a query is one of a text, a picture and a moment")
 
 
-def embedded(model: VideoEncoder, view: View, queries: Sequence[Query]) -> list[Asked]:
+def embedded(
+    model: VideoEncoder, view: View, queries: Sequence[Query], root: Path
+) -> list[Asked]:
     """Embeds queries: all texts at once, each picture by itself, moments from the view.
 
     Raises:
-        UserError: a moment is not in the index, or is damaged.
+        NotInTheIndexError: a moment is of a video that is not in the index.
+        UserError: a moment is damaged.
     """
     texts = [query.text for query in queries if query.text]
     vectors = iter(model.encode_texts(texts)) if texts else iter(())
     return [
         Asked(query.text, next(vectors).astype(np.float32), -1, True)
         if query.text
-        else _other(model, view, query)
+        else _other(model, view, query, root)
         for query in queries
     ]
 
 
-def _other(model: VideoEncoder, view: View, query: Query) -> Asked:
+def _other(model: VideoEncoder, view: View, query: Query, root: Path) -> Asked:
     if query.image is not None:
         # A video of one frame, which is decoded as that frame F times.
         shape = (1, model.num_frames, *query.image.shape)
@@ -79,10 +83,8 @@ def _other(model: VideoEncoder, view: View, query: Query) -> Asked:
         return Asked("a picture", vector.astype(np.float32), -1, False)
     assert query.like is not None
     path, time = query.like
-    row = view.rows.get(path)
-    if row is None:
-        raise UserError(f"{printable(path[:200])} is not in the index")
-    moment = view.moment_at(row, time)
+    path = video_named(path, view.rows, root)
+    moment = view.moment_at(view.rows[path], time)
     vectors, damaged = view.take(np.array([moment]))
     if damaged:
         raise UserError(f"{damaged[0]}; index again")

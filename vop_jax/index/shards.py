@@ -47,7 +47,8 @@ def parse_shard(text: str, environment: "os._Environ[str] | dict[str, str]") -> 
     found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise UserError(
-            f"--shard is {text[:80]}; pass NUMBER/COUNT, from 1/16 to 16/16, or auto"
+            f"--shard is {text[:80]}; pass NUMBER/COUNT, such as 3/16 for "
+            "the third of 16, or auto"
         )
     return Shard(int(found[1]), int(found[2]))
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ class Summary:
         indexed: number of videos that were read and embedded.
         unchanged: number of videos that were indexed before.
         kept: number of moved, renamed or copied videos, which kept their moments.
-        removed: number of stored files that no longer exist.
+        removed: number of stored files that no longer exist, moved ones left out.
         moments: number of moments that were embedded.
         partly: files of which only a part could be read.
         unreadable: every unreadable file and folder, known before or not.
@@ -144,12 +145,15 @@ class Updater:
         indexed: number of videos that were embedded.
         moments: number of their moments.
         kept: number of videos that kept the moments of a copy.
+        moved: number of those whose copy exists no more.
         gone: files that are unreadable at the moment, which is not stored.
     """
 
     def __init__(self, store: Store, meta: Meta, model: VideoEncoder, root: Path):
         self._store, self._meta, self._model, self._root = store, meta, model, root
-        self.indexed = self.moments = self.kept = 0
+        self.indexed = self.moments = self.kept = self.moved = 0
+        # How many files of a size and content exist no more and were not moved.
+        self._lost: Counter[tuple[int, str]] = Counter()
         self.gone: list[Unreadable] = []
         self._open: dict[int, _Film] = {}
         # The videos of this update by size and content.
@@ -190,6 +194,7 @@ class Updater:
 
     def _remove(self, plan: Plan) -> None:
         self._videos += [_gone(row.path, row.identity) for row in plan.gone]
+        self._lost.update((x.size, x.content) for x in plan.gone if x.content)
 
     def _new(
         self,
@@ -220,6 +225,9 @@ class Updater:
             )
         )
         self.kept += 1
+        if self._lost[row.size, row.content]:
+            self._lost[row.size, row.content] -= 1
+            self.moved += 1
         bar.advance()
         self._flush_in_time()
         return True

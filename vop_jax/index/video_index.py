@@ -25,6 +25,7 @@ from vop_jax.index.contents import is_unchanged
 from vop_jax.index.encoder import VideoEncoder
 from vop_jax.index.export import Written, export
 from vop_jax.index.folders import folder_remark
+from vop_jax.index.given_paths import located
 from vop_jax.index.listing import PathLike, existing_folder, list_videos
 from vop_jax.index.location import existing_place, file_below, place_of
 from vop_jax.index.meta import MOMENT_SECONDS, Meta
@@ -174,8 +175,6 @@ class VideoIndex:
             self.meta.check_same(root, moment_seconds, self._cut, self.path)
             check_cut(self.meta.cut)
         listing = list_videos(root)
-        if not listing.videos:
-            raise UserError(f"{root} holds no video; use another --videos")
         self._begin(model, root, str(checkpoint), moment_seconds, rebuild)
         store = self._source.store
         rows, _ = store.videos()
@@ -193,7 +192,7 @@ class VideoIndex:
             indexed=updater.indexed,
             unchanged=plan.unchanged,
             kept=updater.kept,
-            removed=len(plan.gone),
+            removed=len(plan.gone) - updater.moved,
             moments=updater.moments,
             partly=faulty(row for row in rows if row.moments),
             unreadable=sorted(
@@ -285,8 +284,9 @@ class VideoIndex:
             why = f"; {view.refused[0]}" if view.refused else ""
             raise UserError(f"{self.path} holds no video that could be read{why}")
         times.append(time.perf_counter())
-        embeddings = embedded(model, view, asked)
+        embeddings = embedded(model, view, asked, self.root)
         times.append(time.perf_counter())
+        filters = located(filters, view.rows, self.root)
         allowed = view.allowed(filters)
         with reading(self.path):
             found, damaged = answers(
@@ -341,6 +341,15 @@ class VideoIndex:
         if row is None:
             raise UserError(f"{printable(video[:200])} is not in {self.path}")
         return row
+
+    def check_time(self, video: str, time: float) -> None:
+        """Checks that a video of the index does not end before a time, seconds.
+
+        Raises:
+            BeyondTheEndError: it does.
+            UserError: the index has no such video.
+        """
+        self._source.view().check_time(self.video(video), time)
 
     def thumbnail(self, moment: str) -> bytes | None:
         """The JPEG of a moment.

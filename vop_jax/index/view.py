@@ -82,15 +82,25 @@ class View:
         if place is None:
             raise UserError(f"{printable(row.path)} has no moments in the index")
         first, behind = self.first[place], self.first[place + 1]
+        self.check_time(row, time)
+        inside = np.searchsorted(self.starts[first:behind], time, side="right") - 1
+        return int(first + max(0, inside))
+
+    def check_time(self, row: VideoRow, time: float) -> None:
+        """Checks that a video does not end before a time, seconds.
+
+        Raises:
+            BeyondTheEndError: it does.
+        """
+        place = self.place_of.get(row.moment_set)
+        last = 0.0 if place is None else self.ends[self.first[place + 1] - 1]
         # Rounded up, since times are named in milliseconds.
-        length = math.ceil(1000 * max(row.duration, self.ends[behind - 1])) / 1000
+        length = math.ceil(1000 * max(row.duration, last)) / 1000
         if time > length:
             raise BeyondTheEndError(
                 f"{printable(row.path[:200])} is {length:.12g} seconds long; "
                 f"{time:.12g} is behind its end"
             )
-        inside = np.searchsorted(self.starts[first:behind], time, side="right") - 1
-        return int(first + max(0, inside))
 
     def moment_named(self, name: str) -> int | None:
         """The moment of an id `SET.NUMBER`; None if there is none."""

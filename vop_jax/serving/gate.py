@@ -85,6 +85,8 @@ class Gate:
         if headers.get("content-length", b"0").strip(b"0") or (
             "transfer-encoding" in headers
         ):
+            if scope["method"] not in ("GET", "HEAD"):
+                return 405, "ask with GET", [(b"allow", b"GET, HEAD"), _CLOSE]
             return 413, "a request has no body here", [_CLOSE]
         host = headers.get("host", b"").decode("latin-1")
         if self._names is not None and host and not self._names.hold(host):

@@ -86,12 +86,18 @@ def asked(
         str,
         Parameter(max_length=LONGEST_PATH, description="only videos below this folder"),
     ] = "",
-    min_seconds: _Seconds = None,
-    max_seconds: _Seconds = None,
+    min_seconds: Annotated[
+        _Seconds, Parameter(description="shortest duration of the video")
+    ] = None,
+    max_seconds: Annotated[
+        _Seconds, Parameter(description="longest duration of the video")
+    ] = None,
     since: _Time = "",
     until: _Time = "",
-    top: _Top = None,
-    per_video: _Top = None,
+    top: Annotated[_Top, Parameter(description="most hits of a query")] = None,
+    per_video: Annotated[
+        _Top, Parameter(description="most hits of a query in one video (default: 1)")
+    ] = None,
 ) -> Asked:
     """Reads a search from a request; used by FastAPI.
 
@@ -113,7 +119,7 @@ def asked(
     names = ("min_seconds", "max_seconds", "since", "until", "per_video")
     fields |= {name: given.get(name, "") for name in names}
     filters = Filters(
-        folder=folder.strip("/"),
+        folder=folder.rstrip("/"),
         min_seconds=min_seconds,
         max_seconds=max_seconds,
         since=_moment_of("since", since, earliest),
@@ -231,9 +237,19 @@ def stretch(
         ),
     ] = None,
 ) -> Stretch:
-    """Reads a stretch from a request; used by FastAPI."""
+    """Reads a stretch from a request; used by FastAPI.
+
+    Raises:
+        HTTPException: the times are not in order.
+    """
     if end is None:
         end = start + LONGEST_CLIP
+    elif end < start:
+        raise HTTPException(422, f"end: {end:.12g} is before the start, {start:.12g}")
+    if best is not None and not start <= best <= end:
+        raise HTTPException(
+            422, f"best: {best:.12g} is not between {start:.12g} and {end:.12g}"
+        )
     # A stretch of no length would have no frame.
     return Stretch(video, start, max(end, start + 0.5), best)
 

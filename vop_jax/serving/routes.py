@@ -31,6 +31,8 @@ from vop_jax.serving.slots import BusyError
 
 # Seconds to come back after, if there is no place.
 _RETRY = "1"
+# What a person sees as a whole, also where it is an error.
+_PAGES = ("/", "/play")
 _IMMUTABLE = {"Cache-Control": "private, max-age=86400, immutable"}
 # What is right now, and may be gone or another thing the next time.
 _FRESH = {"Cache-Control": "no-store"}
@@ -121,7 +123,11 @@ def _add_clips(app: FastAPI, service: Service) -> None:
         summary="The picture of a moment, by its id",
         dependencies=moment_alone,
     )
-    async def thumbnail(moment: Annotated[str, Parameter(max_length=200)]) -> Response:
+    async def thumbnail(
+        moment: Annotated[
+            str, Parameter(max_length=200, description="id as in the answers")
+        ],
+    ) -> Response:
         picture = await service.reads.run(service.index.thumbnail, moment)
         if picture is None:
             raise HTTPException(404, "there is no such moment in the index")
@@ -161,18 +167,17 @@ def _add_interface(app: FastAPI, service: Service) -> None:
 
     @app.get("/api/search", summary="Search, by text or by a moment", dependencies=only)
     async def search(what: Annotated[Asked, Depends(asked)]) -> Response:
-        """The answer is what `search query --json` prints.
+        """The answer is what search query --json prints.
 
-        `q` may be given several times; each is a query with an answer of its own.
+        The parameter q may be given several times; each is a query of its own.
         """
         if not what.queries:
             raise HTTPException(422, "q: describe what happens in the video")
 
         def answer() -> str:
             found = service.as_json(service.index, service.search(what))
-            remark = service.remark(what)
             # Escapes everything that is not ASCII, so that no encoding matters.
-            return json.dumps(found | ({"remark": remark} if remark else {}))
+            return json.dumps(found)
 
         content = await service.searches.run(answer)
         return Response(content, media_type="application/json", headers=_FRESH)
@@ -195,12 +200,14 @@ def _add_errors(app: FastAPI) -> None:
         text: str,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
-        """One line, as JSON where that is what was asked for."""
+        """One line, as JSON or in a page where that is what was asked for."""
         text = printable(text)
         if request.url.path.startswith("/api/"):
             content = json.dumps({"error": text})
             kind = "application/json"
             return Response(content, status, headers=headers, media_type=kind)
+        if request.url.path in _PAGES:
+            return HTMLResponse(render("problem.html", problem=text), status, headers)
         return PlainTextResponse(text, status, headers)
 
     @app.exception_handler(BusyError)

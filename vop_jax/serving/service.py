@@ -11,10 +11,11 @@ from starlette.exceptions import HTTPException
 from data_pipelines.console.errors import UserError
 from data_pipelines.console.printable import printable
 from data_pipelines.text.tokenizer import Tokenizer
-from vop_jax.index.answers import BeyondTheEndError, Found, Hit
+from vop_jax.index.answers import BeyondTheEndError, Found, Hit, NotInTheIndexError
 from vop_jax.index.encoder import VideoEncoder
 from vop_jax.index.moment_names import name_of
 from vop_jax.index.page import Form, search_page
+from vop_jax.index.remarks import remarked
 from vop_jax.index.video_index import VideoIndex
 from vop_jax.serving.previews import LONGEST, Clip, Previews
 from vop_jax.serving.requests import Asked, Stretch, address
@@ -90,19 +91,20 @@ class Service:
                 end.
             UserError: the index cannot be searched.
         """
-        for query in what.queries:
-            if query.like:
-                self.video(query.like[0])
         try:
-            return self.index.search(
+            found = self.index.search(
                 self.model,
                 what.queries,
                 top=what.top or self.top,
                 per_video=what.per_video,
                 filters=what.filters,
             )
+            words, folder = self.model.tokenizer, what.filters.folder
+            return remarked(self.index, found, what.queries, words, folder)
         except BeyondTheEndError as error:
             raise HTTPException(422, f"like: {printable(str(error))}") from None
+        except NotInTheIndexError as error:
+            raise HTTPException(404, f"like: {printable(str(error))}") from None
 
     def page(self, what: Asked, is_search: bool) -> tuple[int, str]:
         """Status and HTML of the page."""
@@ -113,17 +115,11 @@ class Service:
             form = form._replace(remark=remark)
         try:
             if what.queries:
-                form = form._replace(remark=self.remark(what))
                 found = self.search(what)
             return status, search_page(self.index, found, form)
         except UserError as error:
             status, form = 503, form._replace(problem=printable(str(error)))
             return status, search_page(self.index, None, form)
-
-    def remark(self, what: Asked) -> str:
-        """What is to be said of the queries' words."""
-        remarks = [self.model.tokenizer.remark(x.text) for x in what.queries if x.text]
-        return printable(" ".join(dict.fromkeys(x for x in remarks if x)))
 
     def file(self, video: str) -> Path:
         """The file of a video of the index.
@@ -136,31 +132,29 @@ class Service:
         except UserError as error:
             raise HTTPException(404, printable(str(error))) from None
 
-    def video(self, video: str) -> None:
-        """Checks that the index has a video.
-
-        Raises:
-            HTTPException: it has not.
-        """
-        try:
-            self.index.video(video)
-        except UserError as error:
-            raise HTTPException(404, printable(str(error))) from None
-
     async def clip(self, what: Stretch) -> Clip:
         """What to play; requests for the same stretch wait for one preview.
 
         Raises:
+            HTTPException: the index has no such video, or the video ends before.
             PreviewError: it cannot be shown.
             BusyError: too many are being made.
         """
-        path = await self.reads.run(self.file, what.video)
+        path = await self.reads.run(self._file_of, what)
         task = self._making.get(what)
         if task is None:
             making = self.clips.run(self.previews.clip, path, what.start, what.end)
             task = self._making[what] = asyncio.ensure_future(making)
             task.add_done_callback(lambda _: self._making.pop(what))
         return await asyncio.shield(task)
+
+    def _file_of(self, what: Stretch) -> Path:
+        path = self.file(what.video)
+        try:
+            self.index.check_time(what.video, what.start)
+        except BeyondTheEndError as error:
+            raise HTTPException(422, f"start: {printable(str(error))}") from None
+        return path
 
     def close(self) -> None:
         """Ends what still runs."""

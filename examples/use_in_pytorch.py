@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from torch.nn.functional import normalize
-from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, CLIPModel
 
 # What OpenAI's CLIP was trained with, if the folder does not say otherwise.
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -224,16 +224,9 @@ def _context(added: dict[str, torch.Tensor]) -> torch.nn.ModuleDict | None:
 
 def token_ids(clip: CLIPModel, folder: str, texts: list[str]) -> torch.Tensor:
     """The ids `[B, N]` of texts, from the tokenizer in CLIP's folder, padded with 0."""
-    # AutoTokenizer would read any CLIP's tokenizer.json as OpenAI's.
-    complete = (Path(folder) / "tokenizer.json").is_file()
-    kind = PreTrainedTokenizerFast if complete else AutoTokenizer
-    tokenizer, config = kind.from_pretrained(folder), clip.config.text_config
-    bare = tokenizer.num_special_tokens_to_add() == 0
-    most = config.max_position_embeddings - 2 * bare
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    most = clip.config.text_config.max_position_embeddings
     rows = tokenizer(texts, truncation=True, max_length=most).input_ids
-    if bare:
-        # The demo's tokenizer leaves the first and the last token to its caller.
-        rows = [[config.bos_token_id, *row, config.eos_token_id] for row in rows]
     rows = [torch.tensor(row) for row in rows]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 

@@ -1,5 +1,7 @@
 """What `convert` makes of the embedded backbones: transformers loads and runs it."""
 
+import shutil
+
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -44,6 +46,23 @@ def test_transformers_loads_it_with_the_same_features(name, tmp_path):
     pixels = torch.tensor(np.moveaxis(pixels, -1, 1).astype(np.float32))
     video = unit(theirs.get_image_features(pixels))
     np.testing.assert_allclose(ours.encode_videos(frames), video, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("stated", [True, False])
+def test_transformers_gives_texts_the_same_ids(name, stated, tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(EMBEDDED[name], source)
+    if not stated:
+        (source / "tokenizer_config.json").unlink()
+    convert(source, out, "huggingface")
+    for file in source.glob("tokenizer*"):
+        assert (out / file.name).read_bytes() == file.read_bytes()
+    ids = load(out).tokenizer([*TEXTS, "a " * 99])
+    for kind in (transformers.AutoTokenizer, transformers.AutoProcessor):
+        theirs = kind.from_pretrained(out)
+        rows = theirs(text=[*TEXTS, "a " * 99], padding="max_length", truncation=True)
+        assert np.array_equal(rows["input_ids"], ids)
 
 
 @pytest.mark.parametrize("shape", [(), (1,)])

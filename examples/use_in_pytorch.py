@@ -238,6 +238,11 @@ def main() -> None:
     parser.add_argument("texts", nargs="+", help="one or more texts")
     parser.add_argument("--frames", help=".npy, uint8 [videos, frames, H, W, 3]")
     flags = parser.parse_args()
+    for name in ("config.json", "model.safetensors"):
+        if not (Path(flags.folder) / name).is_file():
+            sys.exit(f"{flags.folder} has no {name}; pass what convert --to=torch made")
+    if flags.frames is not None and not Path(flags.frames).is_file():
+        sys.exit(f"--frames={flags.frames} does not exist; pass a .npy of frames")
     model = TunedClip(flags.folder)
     texts = model.encode_texts(token_ids(model.clip, flags.folder, flags.texts))
     if flags.frames is None:

@@ -7,6 +7,7 @@ import pytest
 import safetensors.numpy
 import torch
 
+from data_pipelines.console.errors import UserError
 from vop_jax.api import load
 from vop_jax.weights.backbone import load_backbone
 from vop_jax.weights.clip_export import convert
@@ -83,3 +84,9 @@ def test_a_scale_of_either_shape_is_read_and_written_as_one_number(tmp_path, sha
     found = safetensors.numpy.load_file(tmp_path / "out" / WEIGHTS)
     assert found["logit_scale"].shape == ()
     assert found["logit_scale"] == scale
+
+
+def test_a_conversion_that_is_refused_prints_no_hash(tmp_path, capsys):
+    with pytest.raises(UserError, match="no place for a SigLIP"):
+        convert(EMBEDDED["demo_siglip"], tmp_path / "out", "openai")
+    assert not capsys.readouterr().out

@@ -69,17 +69,17 @@ def convert(
     """
     with new_folder(output) as partial, ExitStack() as stack:
         source = open_clip_source(path, activation, stack, heads)
-        for file in source.weights.files:
-            sha256 = file_sha256(file)
-            known = OFFICIAL.get(sha256)
-            note = f", OpenAI's {known}" if known else ""
-            say(f"{file}: sha256 {sha256}{note}")
+        hashes = {file: file_sha256(file) for file in source.weights.files}
         writer = _WRITERS[target]
         if not writer.takes_lora:
             source = _with_merged_lora(source)
         if source.assumed:
             warn(f"{path} does not say it, so it is assumed: {source.assumed}")
         writer.write(source, partial)
+    for file, sha256 in hashes.items():
+        known = OFFICIAL.get(sha256)
+        note = f", OpenAI's {known}" if known else ""
+        say(f"{file}: sha256 {sha256}{note}")
     say(f"{source.format} -> {target}: {output}")
 
 

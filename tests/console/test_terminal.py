@@ -264,6 +264,6 @@ def test_a_shell_reads_the_word_as_it_was(text):
 
 
 def test_nothing_to_do_shows_no_progress(capsys):
-    with progress("training", total=0, unit="videos"):
+    with terminal.progress("training", total=0, unit="videos"):
         pass
     assert not capsys.readouterr().err

@@ -107,7 +107,7 @@ class RunFolder:
         if not parent.is_dir():
             raise UserError(f"{parent} is a file; use another {self._flag}")
         # Tables of a search index, which refuses a run's folder likewise.
-        if any(self.path.glob("*.lance")):
+        if self.path.is_dir() and any(self.path.glob("*.lance")):
             raise UserError(
                 f"{self.path} is a folder of other files, a search index; use another "
                 f"{self._flag}"

@@ -227,9 +227,15 @@ except OSError:
 
 # Lets scripts in any folder import the project, from where it lies today.
 make_importable() {
-  local place
+  local place other
   for place in "$venv"/lib/python*/site-packages; do
-    if [ "$(cat "$place/vop_jax.pth" 2>/dev/null)" != "$PWD" ] && [ -w "$place" ]; then
+    other=$(cat "$place/vop_jax.pth" 2>/dev/null) || true
+    if [ "$other" != "$PWD" ] && [ -w "$place" ]; then
+      # A link to the environment of another clone, which imports its own code.
+      if [ -L "$venv" ] && [ -f "$other/run.sh" ]; then
+        echo "$venv is a link and imports $other; outside $PWD its code is used" >&2
+        continue
+      fi
       echo "$PWD" >"$place/vop_jax.pth"
     fi
   done

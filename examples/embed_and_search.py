@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 
 import vop_jax
+from data_pipelines.console.errors import UserError, command
 from vop_jax.index.listing import SUFFIXES
 
 
+@command
 def main() -> None:
     """Embeds what `embeddings.npz` lacks, then answers the query."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -25,6 +27,8 @@ def main() -> None:
     )
     parser.add_argument("--top", type=int, default=5, help="videos shown (default: 5)")
     flags = parser.parse_args()
+    if not flags.videos.is_dir():
+        raise UserError(f"{flags.videos} is not a folder; pass that of the videos")
     model = vop_jax.load(flags.model)
 
     store = Path("embeddings.npz")

@@ -25,6 +25,7 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
 
 import vop_jax
+from data_pipelines.console.errors import UserError, command
 from data_pipelines.console.terminal import quiet_libraries
 from vop_jax.runtime.run_folder import RunFolder
 from vop_jax.weights.frame_recipes import resizing_of
@@ -127,12 +128,15 @@ def scores(
     }
 
 
+@command
 def main() -> None:
     """Prints both tables beside each other."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", help="folder of a run, such as runs/demo_vop_fc")
     run = parser.parse_args().run
     quiet_libraries()
+    if not RunFolder(run).is_run():
+        raise UserError(f"{run} is not the folder of a run; train one first")
     config = RunFolder(run).read_config()
     model = vop_jax.load(run, dtype=config["compute"]["dtype"])
     encoder = vop_jax.mteb_encoder(model, num_frames=config["num_frames"])

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from torch.nn.functional import normalize
-from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, CLIPModel
 
 # What OpenAI's CLIP was trained with, if the folder does not say otherwise.
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -224,15 +224,12 @@ def _context(added: dict[str, torch.Tensor]) -> torch.nn.ModuleDict | None:
 
 def token_ids(clip: CLIPModel, folder: str, texts: list[str]) -> torch.Tensor:
     """The ids `[B, N]` of texts, from the tokenizer in CLIP's folder, padded with 0."""
-    # AutoTokenizer would read any CLIP's tokenizer.json as OpenAI's.
-    complete = (Path(folder) / "tokenizer.json").is_file()
-    kind = PreTrainedTokenizerFast if complete else AutoTokenizer
-    tokenizer, config = kind.from_pretrained(folder), clip.config.text_config
+    tokenizer, config = AutoTokenizer.from_pretrained(folder), clip.config.text_config
     bare = tokenizer.num_special_tokens_to_add() == 0
     most = config.max_position_embeddings - 2 * bare
     rows = tokenizer(texts, truncation=True, max_length=most).input_ids
     if bare:
-        # The demo's tokenizer leaves the first and the last token to its caller.
+        # Some tokenizers leave the first and the last token to their caller.
         rows = [[config.bos_token_id, *row, config.eos_token_id] for row in rows]
     rows = [torch.tensor(row) for row in rows]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
@@ -245,6 +242,11 @@ def main() -> None:
     parser.add_argument("texts", nargs="+", help="one or more texts")
     parser.add_argument("--frames", help=".npy, uint8 [videos, frames, H, W, 3]")
     flags = parser.parse_args()
+    for name in ("config.json", "model.safetensors"):
+        if not (Path(flags.folder) / name).is_file():
+            sys.exit(f"{flags.folder} has no {name}; pass what convert --to=torch made")
+    if flags.frames is not None and not Path(flags.frames).is_file():
+        sys.exit(f"--frames={flags.frames} does not exist; pass a .npy of frames")
     model = TunedClip(flags.folder)
     texts = model.encode_texts(token_ids(model.clip, flags.folder, flags.texts))
     if flags.frames is None:

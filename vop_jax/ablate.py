@@ -170,6 +170,7 @@ def main() -> int:
 
     output = flags.output or Path(f"runs/{flags.study}_{flags.dataset}")
     # Before the backbone and the data are read.
+    RunFolder(output, "--output").check_place()
     with in_room(output, flags.data_dir), RunFolder(output, "--output").alone():
         search = rates, flags.search_epochs, flags.widen
         runs = StudyRuns(flags.study, base, output, seeds, *search, only=flags.cells)

@@ -38,6 +38,7 @@ from vop_jax.scoring.ties import TIES
 if TYPE_CHECKING:
     from data_pipelines.feeding.loading import Data
     from vop_jax.api import Model
+    from vop_jax.runtime.run_folder import RunFolder
     from vop_jax.scoring.evaluation import Evaluation
 
 # The flags that need a matrix, and those that need a model.
@@ -257,7 +258,7 @@ def model_evaluation(given: argparse.Namespace) -> "Evaluation":
     # The training split cannot be the bank of its own queries.
     banked = wanted > 0 and split != "train"
     splits = [split, "train"] if banked else [split]
-    data = _model_data(given, config, dataset, splits, model)
+    data = _model_data(given, folder, dataset, splits, model)
     warn_of_difference(folder.read_results().get("data"), data.provenance)
 
     # The similarities of the split and of the bank.
@@ -324,10 +325,9 @@ def _dataset_of(given: argparse.Namespace, config: dict[str, Any]) -> str:
     """The data set of the flags or of the run."""
     dataset = given.dataset or config.get("dataset")
     if dataset is None:
-        kind = "a run" if Path(given.checkpoint).expanduser().exists() else "a folder"
         raise UserError(
-            f"{given.checkpoint} is not {kind}, so its data set is unknown; use "
-            "another --checkpoint, or name a CLIP and --dataset=NAME"
+            f"--checkpoint={given.checkpoint} is not the folder of a run, which names "
+            "its data set; pass --dataset=NAME, or another --checkpoint"
         )
     find_dataset(dataset)
     return dataset
@@ -335,7 +335,7 @@ def _dataset_of(given: argparse.Namespace, config: dict[str, Any]) -> str:
 
 def _model_data(
     given: argparse.Namespace,
-    config: dict[str, Any],
+    folder: "RunFolder",
     dataset: str,
     splits: list[str],
     model: "Model",
@@ -345,12 +345,13 @@ def _model_data(
     from vop_jax.runtime.processes import main_first
     from vop_jax.weights.frame_recipes import resizing_of
 
+    config = folder.read_config() if folder.is_run() else {}
     num_frames = given.num_frames or config.get("num_frames")
     if num_frames is None:
         num_frames = find_dataset(dataset).num_frames
         num_frames = model.num_frames if model.metadata else num_frames
     model.check_frames(num_frames)
-    where = dataset, given.data_dir or config.get("data_dir", "data")
+    where = dataset, given.data_dir or folder.find_data(dataset)
     resizing = resizing_of(model.backbone.size)
     render_missing(*where, num_frames, model.image_size, resizing, once=main_first)
     return load_data(

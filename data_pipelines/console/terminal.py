@@ -157,7 +157,8 @@ class Bar:
         """Finishes the progress line."""
         if self._live is not None:
             self._live.stop()
-        elif _is_main:
+        # Of nothing there is no progress.
+        elif _is_main and self._pace.total:
             self._line()
 
     def _shown(self) -> str:

@@ -9,6 +9,7 @@ from etils import epath
 from data_pipelines.catalog.table import find_dataset
 from data_pipelines.console.arguments import is_store
 from data_pipelines.console.errors import UserError
+from data_pipelines.console.terminal import inform
 from data_pipelines.decoding.resizing import CLIP_RESIZING, Resizing
 from data_pipelines.feeding.split import (
     Split,
@@ -68,6 +69,10 @@ def render_missing(
 
     def render() -> None:
         if not path.is_dir():
+            inform(
+                f"{dataset} is not prepared in {data_dir}, so it is rendered there; "
+                "data_dir names another folder"
+            )
             prepare(dataset, data_dir, **sizes, resizing=resizing)
 
     once(render)

@@ -122,6 +122,10 @@ def test_a_configuration_that_fails_is_named_with_the_line(
             ["--config=configs/vop.py", "--config.optimzer.learning_rate=1"],
             "did you mean config.optimizer.learning_rate?",
         ),
+        (
+            ["--config=configs/vop.py", "--config.lr=1"],
+            "mean config.prompts.lora_rank or config.optimizer.learning_rate?",
+        ),
         (["--config=configs/vop.py", "--config.mesh=2"], "set config.mesh.data"),
         (["--learning_rate=1"], "did you mean --config.optimizer.learning_rate?"),
         (["--method=vop"], "did you mean --config=configs/vop.py:method=VALUE?"),

@@ -261,3 +261,9 @@ def test_a_shell_reads_the_word_as_it_was(text):
         ["bash", "-c", f"printf %s {word}"], capture_output=True, check=True
     )
     assert run.stdout == os.fsencode(text)
+
+
+def test_nothing_to_do_shows_no_progress(capsys):
+    with terminal.progress("training", total=0, unit="videos"):
+        pass
+    assert not capsys.readouterr().err

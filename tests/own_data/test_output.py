@@ -256,3 +256,17 @@ def test_the_next_steps_can_be_copied_whatever_the_caption_is(
     flags = _parse()
     assert str(flags.index) == f"{odd}/videos.index"
     assert " ".join(caption.split()).startswith(flags.queries[0])
+
+
+@pytest.mark.parametrize("fields", [{}, {"epoch_of": "pairs"}])
+def test_a_batch_of_more_than_there_is_is_refused_before_decoding(
+    own, monkeypatch, fields
+):
+    table = [f"{i}.mp4" for i in range(6)]
+    splits = ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
+    split = dict(zip(table, splits, strict=True))
+    used = Pairs({x: ["a film"] for x in table}, {}, split)
+    monkeypatch.setattr(steps, "_looked_at", lambda *_: (used, KNOWN))
+    with pytest.raises(UserError, match="batch_size is 64, but the train split has 2"):
+        train(own, own / "out", batch_size=64, micro_batch=0, **fields)
+    assert not (own / "out").exists()

@@ -74,7 +74,9 @@ def test_a_mistake_is_one_line_with_its_row(folder, video, caption, says):
     assert "--leave_out" in str(error.value)
     assert "\n" not in str(error.value)
     kept = pairs(folder, rows, leave_out=True)
-    assert kept == pairs(folder, [*good(1), *good()])._replace(rows=kept.rows)
+    assert kept == pairs(folder, [*good(1), *good()])._replace(
+        rows=kept.rows, named=kept.named
+    )
 
 
 def test_mistakes_of_several_kinds_are_all_listed_before_the_end(folder, capsys):
@@ -280,3 +282,15 @@ def test_changes_are_noticed_and_copies_are_not(folder):
     split = one._replace(split_of={"first/0.mp4": "test"})
     path.write_bytes(bytes([3]) * 100)
     assert changes(known, split, files) == "the column split changed"
+
+
+def test_what_is_no_video_and_what_has_a_row_is_not_told(folder, capsys):
+    videos = folder / "videos"
+    (videos / "empty.mp4").write_bytes(b"")
+    (videos / "gone.mp4").symlink_to(folder / "nowhere.mp4")
+    (videos / "a\nb.mp4").write_bytes(b"film")
+    rows = [*good()[:-2], (good()[-1][0], "")]
+    tell_unused(pairs(folder, rows, leave_out=True), VideoFiles(videos))
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "1 video of" in line
+    assert line.endswith(r"a\nb.mp4'")

@@ -183,3 +183,25 @@ def test_metrics_that_are_cut_off_or_damaged(tmp_path):
 def test_a_folder_that_is_not_utf_8_is_refused(tmp_path):
     with pytest.raises(UserError, match="is not UTF-8; use another --workdir"):
         RunFolder(tmp_path / os.fsdecode(b"\xff")).check_place()
+
+
+def test_a_search_index_is_not_written_into(tmp_path):
+    (tmp_path / "moments.lance").mkdir()
+    for flag in ("--workdir", "--output"):
+        with pytest.raises(UserError, match=f"a search index; use another {flag}"):
+            RunFolder(tmp_path, flag).check_place()
+
+
+def test_the_data_of_a_run_are_found_from_elsewhere(tmp_path, monkeypatch):
+    made, elsewhere = tmp_path / "made", tmp_path / "elsewhere"
+    for path in (made / "runs/a", made / "data/8x48/demo", elsewhere):
+        path.mkdir(parents=True)
+    folder = RunFolder(made / "runs/a")
+    folder.config.write_text(json.dumps({"method": "vop", "data_dir": "data"}))
+    monkeypatch.chdir(elsewhere)
+    assert Path(folder.find_data("demo")) == made / "data"
+    # What is here comes first, and another data set is not there.
+    assert folder.find_data("custom") == "data"
+    (elsewhere / "data/8x48/demo").mkdir(parents=True)
+    assert folder.find_data("demo") == "data"
+    assert RunFolder(tmp_path / "none").find_data("demo") == "data"

@@ -197,8 +197,14 @@ def files(tmp_path_factory):
     [
         ("", "either --similarity=FILE or --checkpoint"),
         ("--similarity=good.npy --checkpoint=x", "either --similarity=FILE"),
-        ("--checkpoint=x", "x is not a folder, so its data set is unknown"),
-        ("--checkpoint=.", ". is not a run, so its data set is unknown"),
+        (
+            "--checkpoint=x",
+            "x is not the folder of a run, which names its data set; pass --dataset",
+        ),
+        (
+            "--checkpoint=.",
+            ". is not the folder of a run, which names its data set; pass --",
+        ),
         ("--simlarity=good.npy", "unrecognized arguments: --simlarity"),
         ("good.npy", "unrecognized arguments: good.npy"),
         ("--similarity=none.npy", "none.npy cannot be read (No such file"),
@@ -211,7 +217,7 @@ def files(tmp_path_factory):
         ("--similarity=cut.npz", "cut.npz is damaged"),
         ("--similarity=two.npz", "holds 2 arrays"),
         ("--similarity=row.npy", "row.npy: the similarity has shape [6]"),
-        ("--similarity=wide.npy", "wide.npy: 6 texts and 4 videos"),
+        ("--similarity=wide.npy", "pass the video of each text, --video-of-text=FILE"),
         ("--similarity=nan.npy", "nan.npy: the similarity of text 0 with video 0"),
         ("--similarity=good.npy --video_of_text=map.npy", "map.npy holds the index 9"),
         ("--similarity=good.npy --video-of-text=nan.npy", "one of 6 videos"),

@@ -179,8 +179,11 @@ def test_a_collection_on_the_hub(on_hub):
 
 def test_a_backbone_of_a_folder_is_written_as_well(hub, tmp_path):
     folder = copy_of_backbone(tmp_path / "clip")
+    (folder / "tokenizer_config.json").unlink()
     model = tuned_model(tmp_path / "tuned.safetensors", backbone=folder)
     model.save_pretrained(tmp_path / "out")
+    stated = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    assert stated["tokenizer_class"] == "PreTrainedTokenizerFast"
     weights = (folder / "model.safetensors").read_bytes()
     assert (tmp_path / "out/model.safetensors").read_bytes() == weights
     shutil.move(folder, tmp_path / "gone")

@@ -1,10 +1,13 @@
 """What `convert` makes of the embedded backbones: transformers loads and runs it."""
 
+import shutil
+
 import numpy as np
 import pytest
 import safetensors.numpy
 import torch
 
+from data_pipelines.console.errors import UserError
 from vop_jax.api import load
 from vop_jax.weights.backbone import load_backbone
 from vop_jax.weights.clip_export import convert
@@ -46,6 +49,23 @@ def test_transformers_loads_it_with_the_same_features(name, tmp_path):
     np.testing.assert_allclose(ours.encode_videos(frames), video, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.parametrize("stated", [True, False])
+def test_transformers_gives_texts_the_same_ids(name, stated, tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(EMBEDDED[name], source)
+    if not stated:
+        (source / "tokenizer_config.json").unlink()
+    convert(source, out, "huggingface")
+    for file in source.glob("tokenizer*"):
+        assert (out / file.name).read_bytes() == file.read_bytes()
+    ids = load(out).tokenizer([*TEXTS, "a " * 99])
+    for kind in (transformers.AutoTokenizer, transformers.AutoProcessor):
+        theirs = kind.from_pretrained(out)
+        rows = theirs(text=[*TEXTS, "a " * 99], padding="max_length", truncation=True)
+        assert np.array_equal(rows["input_ids"], ids)
+
+
 @pytest.mark.parametrize("shape", [(), (1,)])
 def test_a_scale_of_either_shape_is_read_and_written_as_one_number(tmp_path, shape):
     """Files of older versions hold the scale as a vector, which transformers refuses.
@@ -64,3 +84,9 @@ def test_a_scale_of_either_shape_is_read_and_written_as_one_number(tmp_path, sha
     found = safetensors.numpy.load_file(tmp_path / "out" / WEIGHTS)
     assert found["logit_scale"].shape == ()
     assert found["logit_scale"] == scale
+
+
+def test_a_conversion_that_is_refused_prints_no_hash(tmp_path, capsys):
+    with pytest.raises(UserError, match="no place for a SigLIP"):
+        convert(EMBEDDED["demo_siglip"], tmp_path / "out", "openai")
+    assert not capsys.readouterr().out

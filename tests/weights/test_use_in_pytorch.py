@@ -188,3 +188,15 @@ def test_the_example_runs_from_its_command_line(tmp_path, monkeypatch, capsys):
     right = model.encode_texts(texts) @ model.encode_videos(frames).T
     assert [row[0] for row in rows] == texts
     np.testing.assert_allclose([[*map(float, x[1:])] for x in rows], right, atol=1e-4)
+
+
+@pytest.mark.parametrize("arguments", [["nope", "x"], ["small", "x", "--frames=nope"]])
+def test_a_path_that_does_not_exist_is_one_line(
+    example, folders, arguments, monkeypatch
+):
+    place = str(folders.get(arguments[0], arguments[0]))
+    monkeypatch.setattr(sys, "argv", ["use_in_pytorch.py", place, *arguments[1:]])
+    with pytest.raises(SystemExit) as ended:
+        example["main"]()
+    assert "; pass " in str(ended.value)
+    assert "\n" not in str(ended.value)

@@ -34,6 +34,7 @@ from vop_jax.model.dual_encoder import DualEncoder
 from vop_jax.optimization.losses import LOSSES
 from vop_jax.weights.backbone import load_backbone, save_backbone
 from vop_jax.weights.families import FAMILIES
+from vop_jax.weights.special_tokens import write_tokenizer_class
 from vop_jax.weights.tokenizer import load_tokenizer
 
 GROUPS = 32
@@ -46,7 +47,7 @@ HEADS_END = 0.6
 
 
 def write_tokenizer(folder: Path, size: ClipSize) -> None:
-    """Writes a word-level tokenizer.json of the demo's vocabulary.
+    """Writes the files of a word-level tokenizer of the demo's vocabulary.
 
     The control tokens have the names and ids of the backbone's family.
     """
@@ -63,8 +64,15 @@ def write_tokenizer(folder: Path, size: ClipSize) -> None:
     model = tokenizers.models.WordLevel(ids, unk_token="<unk>")
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    # For transformers; this project adds the control tokens itself.
+    start = [texts.special["bos_token"]] if texts.starts else []
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single=[*start, "$A", texts.special["eos_token"]],
+        special_tokens=list(control.items()),
+    )
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
+    write_tokenizer_class(folder, size)
 
 
 def batches(tokenizer: Tokenizer, steps: int, seed: int) -> Iterator[dict[str, Any]]:

@@ -43,11 +43,13 @@ class Pairs(NamedTuple):
         captions: path of each video, relative to the folder -> its captions.
         rows: of each video, the numbers of its rows.
         split_of: of each video, where the file says so; else empty.
+        named: the paths of all rows, also of those that are left out.
     """
 
     captions: dict[str, list[str]]
     rows: dict[str, list[int]]
     split_of: dict[str, str]
+    named: frozenset[str] = frozenset()
 
     def without(self, videos: Sequence[str]) -> "Pairs":
         """The same without some videos."""
@@ -79,7 +81,9 @@ def pairs_of(table: CaptionsFile, files: VideoFiles, *, leave_out: bool) -> Pair
     mistakes += wrong
     refuse(table.path, sorted(mistakes, key=lambda x: x.row), leave_out=leave_out)
     left = {x.row for x in wrong}
-    return _gathered(table.path, [x for x in good if x.number not in left], splits)
+    used = [x for x in good if x.number not in left]
+    named = frozenset(_one_form(x.video) for x in table.rows)
+    return _gathered(table.path, used, splits)._replace(named=named)
 
 
 class _Place(NamedTuple):
@@ -205,17 +209,27 @@ def _gathered(path: Path, rows: Sequence[Row], split_of: dict[str, str]) -> Pair
     return Pairs(said_of, numbers, split_of)
 
 
+def _one_form(path: str) -> str:
+    """A path in one spelling of its accents."""
+    return unicodedata.normalize("NFC", str(PurePosixPath(path)))
+
+
 def tell_unused(pairs: Pairs, files: VideoFiles) -> None:
-    """Tells which videos of the folder have no caption."""
+    """Tells which videos of the folder have no row; not of what can be no video."""
     unused = [
         path
         for path in files.paths()
-        if path not in pairs.captions and Path(path).suffix.lower() in SUFFIXES
+        if path not in pairs.captions
+        and _one_form(path) not in pairs.named
+        and Path(path).suffix.lower() in SUFFIXES
+        # Neither a link to nowhere nor an empty file.
+        and (file := files.at(path)) is not None
+        and files.about(file)[0]
     ]
     if unused:
         inform(
             f"{counted(len(unused), 'video')} of {files.root} without a caption, not "
-            f"used: {some(unused)}"
+            f"used: {some([x if x.isprintable() else shown(x, repr) for x in unused])}"
         )
 
 

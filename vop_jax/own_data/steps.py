@@ -1,6 +1,8 @@
 """The steps of `vop-jax train --videos --captions`: check, prepare, choose, train."""
 
+import dataclasses
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ from data_pipelines.console.errors import UserError
 from data_pipelines.console.terminal import inform, say, warn
 from data_pipelines.decoding.video_files import VideoFiles
 from data_pipelines.decoding.workers import Workers
+from data_pipelines.feeding.split import held_out_count
 from data_pipelines.preparing.provenance import read_provenance
 from vop_jax.model.clip.sizes import ClipSize
 from vop_jax.model.methods import find_method
@@ -44,7 +47,7 @@ from vop_jax.training.config import (
     check_config,
 )
 from vop_jax.training.job import run_job
-from vop_jax.training.preflight import check_backbone, check_fields
+from vop_jax.training.preflight import check_backbone, check_fields, check_sizes
 from vop_jax.training.run import known_sizes
 from vop_jax.weights.config_file import load_size
 from vop_jax.weights.locate import configured_folder
@@ -97,6 +100,8 @@ def train_on_own(asked: Asked, values: dict[str, Any]) -> dict[str, Any]:
     size = load_size(configured_folder(check_config(values).backbone))
     config = _checked(asked, folder, values, size)
     pairs, known = _looked_at(asked, files, folder, pairs, known)
+    if "batch_size" in asked.given and not folder.is_run():
+        _check_batch(config, pairs)
     checked = time.perf_counter()
 
     # The frames are decoded once.
@@ -127,7 +132,7 @@ def train_on_own(asked: Asked, values: dict[str, Any]) -> dict[str, Any]:
     if not done:
         say(
             f"took {checked - began:.1f} s to check, {prepared - checked:.1f} s to "
-            f"prepare, {trained - prepared:.1f} s to train and score"
+            f"decode the videos, {trained - prepared:.1f} s to train and score"
         )
     return results
 
@@ -215,6 +220,26 @@ def _looked_at(
     if new:
         tell_unused(pairs, files)
     return used, known
+
+
+def _check_batch(config: RunConfig, pairs: Pairs) -> None:
+    """Checks a batch size that is set against the videos, before they are decoded.
+
+    Raises:
+        UserError: the training videos do not make one batch.
+    """
+    counts, held = Counter(pairs.split_of[x] for x in pairs.captions), 0
+    train = counts["train"]
+    if not counts["validation"] and not config.train_on_holdout:
+        held = held_out_count(train, config.holdout)
+    # How many pairs are held out is not known yet.
+    if config.epoch_of == "pairs":
+        said = pairs.captions.items()
+        train = sum(len(y) for x, y in said if pairs.split_of[x] == "train")
+        held = 0
+    # The number of epochs, and so of steps to trace, may not be chosen yet.
+    bare = dataclasses.replace(config, profile_steps="")
+    check_sizes(bare, jax.device_count(), {"train": train - held}, held)
 
 
 def with_choices(

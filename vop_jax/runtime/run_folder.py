@@ -5,6 +5,7 @@ import json
 import os
 import types
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Required
 
 from annotated_types import Ge, Le, MaxLen
@@ -105,6 +106,12 @@ class RunFolder:
             ) from None
         if not parent.is_dir():
             raise UserError(f"{parent} is a file; use another {self._flag}")
+        # Tables of a search index, which refuses a run's folder likewise.
+        if self.path.is_dir() and any(self.path.glob("*.lance")):
+            raise UserError(
+                f"{self.path} is a folder of other files, a search index; use another "
+                f"{self._flag}"
+            )
         folders = (self.checkpoints, self.tensorboard, self.report.parent)
         files = (self.config, self.metrics, self.tuned, self.results, self.report)
         for path, wanted in [(x, "folder") for x in folders] + [
@@ -184,6 +191,21 @@ class RunFolder:
                 "has written"
             )
         return config["backbone"]
+
+    def find_data(self, dataset: str) -> str:
+        """The folder of prepared data that the run names, from wherever it is read.
+
+        A relative one is looked for in the working folder, then in those that the run's
+        folder is in: the run was made in one of them.
+        """
+        stated = self.read_config().get("data_dir", "data") if self.is_run() else "data"
+        if "://" in f"{stated}{self.path}" or os.path.isabs(stated):
+            return stated
+        if any(Path(stated).glob(f"*x*/{dataset}")) or not self.is_run():
+            return stated
+        above = (x / stated for x in Path(self.path).resolve().parents)
+        found = (str(x) for x in above if any(x.glob(f"*x*/{dataset}")))
+        return next(found, stated)
 
     def read_results(self) -> dict[str, Any]:
         """Reads `results.json`; empty if there is none yet.

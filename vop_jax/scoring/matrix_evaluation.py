@@ -38,6 +38,12 @@ def evaluate_matrix(
     right = None
     if video_of_text and similarity.ndim == 2:
         right = read_map(video_of_text, *similarity.shape)
+    elif similarity.ndim == 2 and len(set(similarity.shape)) > 1:
+        texts, videos = similarity.shape
+        raise UserError(
+            f"{path}: {texts} texts and {videos} videos: pass the video of each text, "
+            "--video-of-text=FILE"
+        )
     # The metrics do not know the file that the user passed.
     try:
         counts = retrieval_counts(similarity, right)

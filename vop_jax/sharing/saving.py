@@ -34,6 +34,7 @@ from vop_jax.weights.file_names import (
 )
 from vop_jax.weights.locate import EMBEDDED
 from vop_jax.weights.preprocessing import FRAMES
+from vop_jax.weights.special_tokens import write_tokenizer_class
 from vop_jax.weights.tuned import save_tuned
 from vop_jax.weights.tuned_config import (
     HERE,
@@ -90,7 +91,7 @@ class Shareable:
             return
         if shared.carried and not (place / CONFIG).exists():
             with new_folder(place, "folder") as partial:
-                _copy_backbone(self.backbone.folder, partial)
+                _copy_backbone(self.backbone, partial)
         elif shared.carried:
             _check_same(_sha256_in(place), self.backbone.sha256, str(place))
         place.mkdir(parents=True, exist_ok=True)
@@ -145,7 +146,7 @@ class Shareable:
                     stated = there.sha256.get(WEIGHTS, "")
                     _check_same(stated, self.backbone.sha256, name)
                 elif shared.carried:
-                    _copy_backbone(self.backbone.folder, root)
+                    _copy_backbone(self.backbone, root)
             what = f"{self.metadata['method']} {shared.folder}".rstrip()
             return push(root, name, f"Add {what}")
 
@@ -275,15 +276,16 @@ def _write(model: Shareable, shared: _Shared, folder: Path) -> None:
     size = model.backbone.size
     save_tuned(folder / TUNED, shared.leaves, size, shared.metadata)
     if shared.carried and not shared.folder:
-        _copy_backbone(model.backbone.folder, folder)
+        _copy_backbone(model.backbone, folder)
     else:
         text = write_tuned_config(folder / TUNED, shared.named)
         (folder / CONFIG).write_text(text)
     (folder / README).write_text(shared.card.text())
 
 
-def _copy_backbone(source: Path, target: Path) -> None:
+def _copy_backbone(backbone: Backbone, target: Path) -> None:
     """Copies the files of a backbone that are read."""
+    source = backbone.folder
     held = [x for x in FILE_NAMES if (source / x).is_file()]
     if held[0] != WEIGHTS:
         raise UserError(
@@ -294,3 +296,4 @@ def _copy_backbone(source: Path, target: Path) -> None:
     for name in (CONFIG, WEIGHTS, FRAMES, *TOKENIZER_FILES):
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+    write_tokenizer_class(target, backbone.size)

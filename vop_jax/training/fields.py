@@ -186,5 +186,14 @@ def suggested_fields(name: str) -> list[str]:
     same = [x for x in known if x.rpartition(".")[2] == last]
     if same:
         return same
+    # Such as lr for learning_rate.
+    initials = [
+        "".join(word[:1] for word in x.rpartition(".")[2].split("_")) for x in known
+    ]
+    short = [
+        x for x, y in zip(known, initials, strict=True) if len(y) > 1 and y == last
+    ]
+    if short:
+        return short
     alike = [x for x in known if likeness(last, x.rpartition(".")[2]) > _ALIKE]
     return closest(name, alike) or alike[:3] or closest(name, known)

@@ -178,6 +178,8 @@ class _Loop:
                     profiler.stop()
                 if step % config.log_every == 0 or step == steps:
                     self._log(step)
+                if leaving:
+                    terminal.inform(f"asked to end: saving step {step} ...")
                 if saving or leaving:
                     # This time does not count as training.
                     self._meter.end()

@@ -29,7 +29,7 @@ from vop_jax.weights.packaged_tokenizer import (
     write_packaged_tokenizer,
 )
 from vop_jax.weights.special_tokens import CONFIG as SETTINGS
-from vop_jax.weights.special_tokens import tokenizer_settings
+from vop_jax.weights.special_tokens import tokenizer_settings, write_tokenizer_class
 from vop_jax.weights.tensors import Tensor, write_safetensors
 from vop_jax.weights.tokenizer import CLEANING
 from vop_jax.weights.torch_writer import write_torch
@@ -69,17 +69,17 @@ def convert(
     """
     with new_folder(output) as partial, ExitStack() as stack:
         source = open_clip_source(path, activation, stack, heads)
-        for file in source.weights.files:
-            sha256 = file_sha256(file)
-            known = OFFICIAL.get(sha256)
-            note = f", OpenAI's {known}" if known else ""
-            say(f"{file}: sha256 {sha256}{note}")
+        hashes = {file: file_sha256(file) for file in source.weights.files}
         writer = _WRITERS[target]
         if not writer.takes_lora:
             source = _with_merged_lora(source)
         if source.assumed:
             warn(f"{path} does not say it, so it is assumed: {source.assumed}")
         writer.write(source, partial)
+    for file, sha256 in hashes.items():
+        known = OFFICIAL.get(sha256)
+        note = f", OpenAI's {known}" if known else ""
+        say(f"{file}: sha256 {sha256}{note}")
     say(f"{source.format} -> {target}: {output}")
 
 
@@ -112,6 +112,7 @@ def write_hugging_face(source: ClipSource, folder: Path) -> None:
     for name in TOKENIZER_FILES:
         if source.folder is not None and (source.folder / name).is_file():
             shutil.copyfile(source.folder / name, folder / name)
+    write_tokenizer_class(folder, source.size)
     usual = FAMILIES[source.size.family].texts
     if source.cleaning not in ("", usual.cleaning):
         settings = tokenizer_settings(folder) | {CLEANING: source.cleaning}

@@ -4,6 +4,7 @@ Most text towers read their embedding at the end token. `config.json` states its
 except where it says what its family (`families.Texts`) does not mean by it.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any, NamedTuple
 from data_pipelines.console.errors import UserError
 from data_pipelines.files.json_files import read_json
 from vop_jax.model.clip.sizes import ClipSize
+from vop_jax.runtime.files import write_atomically
 from vop_jax.weights.families import FAMILIES, Texts
 from vop_jax.weights.tokenizer_files import LARGEST_TOKENIZER
 
 CONFIG = "tokenizer_config.json"
-_FILLING = "pad_token"
+_TOKENIZER, _FILLING = "tokenizer.json", "pad_token"
 
 
 class Ends(NamedTuple):
@@ -131,9 +133,40 @@ def tokenizer_settings(folder: Path) -> dict[str, Any]:
     return _object(folder / CONFIG) if os.path.lexists(folder / CONFIG) else {}
 
 
+def write_tokenizer_class(folder: Path, size: ClipSize) -> None:
+    """Writes the `tokenizer_config.json` that a folder lacks, unless CLIP's is right.
+
+    Without a class named there, transformers reads any tokenizer of a CLIP as OpenAI's,
+    and gives a vocabulary of words the wrong ids.
+
+    Raises:
+        UserError: the folder's `tokenizer.json` is damaged, or lacks special tokens.
+    """
+    texts = FAMILIES[size.family].texts
+    file = folder / _TOKENIZER
+    clips = texts.clips and size.vocabulary == ClipSize.vocabulary
+    if clips or os.path.lexists(folder / CONFIG) or not os.path.lexists(file):
+        return
+    model = _object(file).get("model")
+    if isinstance(model, dict) and model.get("end_of_word_suffix") == "</w>":
+        return
+    ends, found = folder_ends(folder, texts), _token_ids(folder)
+    if ends is None or found is None:
+        return
+    # What fills a caption here fills it there, though no text tower may read it.
+    filling = {x: text for text, x in found[1].items()}.get(ends.filling)
+    content = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **special_names(folder, texts),
+        **({} if filling is None else {_FILLING: filling}),
+        "model_max_length": size.context_length,
+    }
+    write_atomically(folder / CONFIG, json.dumps(content, indent=2) + "\n")
+
+
 def kind_of_tokenizer(folder: Path) -> str | None:
     """The type of model in a folder's `tokenizer.json`; None if that says none."""
-    path = folder / "tokenizer.json"
+    path = folder / _TOKENIZER
     if not os.path.lexists(path):
         return None
     model = _object(path).get("model")
@@ -143,7 +176,7 @@ def kind_of_tokenizer(folder: Path) -> str | None:
 
 def _token_ids(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The file with the vocabulary, and the token ids."""
-    path, vocabulary = folder / "tokenizer.json", folder / "vocab.json"
+    path, vocabulary = folder / _TOKENIZER, folder / "vocab.json"
     # Also what is in the file's place: it is refused where it is read.
     if os.path.lexists(path):
         values = _object(path)

@@ -72,6 +72,12 @@ class Weights(NamedTuple):
     wrapped: str = ""
 
 
+_TAKEN = (
+    "pass a file of weights, the folder of a run or of a CLIP, or the name of a model "
+    "such as demo or vit_b32"
+)
+
+
 def find_weights(path: Path) -> Path:
     """Finds the weights file of a folder; a path of a file is returned as it is.
 
@@ -85,7 +91,7 @@ def find_weights(path: Path) -> Path:
         # A pipe or a device is refused here, before anything waits for it.
         if os.path.lexists(path):
             open_regular(path).close()
-        raise UserError(f"{path} does not exist")
+        raise UserError(f"{path} does not exist; {_TAKEN}")
     for name in FILE_NAMES:
         if os.path.isfile(path / name):
             return path / name
@@ -96,7 +102,9 @@ def find_weights(path: Path) -> Path:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
     for other in others:
         check_foreign_weights(other)
-    raise UserError(f"{path} holds no weights: none of {', '.join(FILE_NAMES)}")
+    raise UserError(
+        f"{path} holds no weights: none of {', '.join(FILE_NAMES)}; {_TAKEN}"
+    )
 
 
 def open_weights(path: Path, stack: ExitStack) -> Weights:

@@ -112,6 +112,7 @@ def test_a_tower_reads_something():
         rotation_of(Rotary(), 3, 6, before=0)
 
 
+@pytest.mark.slow
 def test_captions_that_are_read_to_the_end_are_never_cut():
     model = DualEncoder(SIGLIP, PromptConfig(num_frames=2))
     variables = draw(SIGLIP, PromptConfig(num_frames=2))

@@ -74,6 +74,7 @@ def tiny():
     return size, config, variables, pixels, ids, run
 
 
+@pytest.mark.slow
 def test_features(tiny):
     size, config, variables, pixels, ids, run = tiny
     variables = lively(variables)

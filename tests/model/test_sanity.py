@@ -54,6 +54,7 @@ def encode(config, variables, frames):
     return np.asarray(run(variables, frames))
 
 
+@pytest.mark.slow
 def test_joint_layers_that_begin_after_the_last_are_none(frames):
     layers = SIZE.vision.layers
     base, split = config_of("vop"), config_of("vop_f", split_layer=layers)

@@ -138,7 +138,7 @@ EIGHT = MeshConfig(data=4, fsdp=2)
         slow("videos_and_captions", ONE, {"micro_batch": 2, "loss_chunk": 2}),
         slow("videos", MeshConfig(data=8), {"loss_chunk": 4}),
         slow("videos", EIGHT, {"micro_batch": 8, "loss_chunk": 1}),
-        ("videos_and_captions", EIGHT, {"loss_chunk": 2}),
+        slow("videos_and_captions", EIGHT, {"loss_chunk": 2}),
         *(
             by_hand(mode, layout, options)
             for mode in ("videos", "videos_and_captions")

@@ -78,7 +78,7 @@ def assert_same(got, want):
     [
         slow("vop", ONE, "none", {"micro_batch": 2, "loss_chunk": 2}),
         slow("vop", MeshConfig(data=4), "lean", {}),
-        ("vop", MeshConfig(data=2, fsdp=2), "none", {}),
+        slow("vop", MeshConfig(data=2, fsdp=2), "none", {}),
         by_hand("dgl_linear", MeshConfig(data=2), "none", {}),
         slow("dgl_linear", MeshConfig(data=2, fsdp=2), "lean", {"micro_batch": 4}),
         slow("dgl_transformer", MeshConfig(data=2), "full", {}),

@@ -16,7 +16,8 @@ from vop_jax.api import load
 from vop_jax.model.clip.sizes import Rotary
 from vop_jax.weights.clip_export import convert
 from vop_jax.weights.config_file import load_size
-from vop_jax.weights.special_tokens import CONFIG
+from vop_jax.weights.special_tokens import tokenizer_settings
+from vop_jax.weights.tokenizer import CLEANING
 
 pytestmark = pytest.mark.slow
 with peers.without_torchvision():
@@ -142,7 +143,7 @@ def test_frames_and_texts_are_as_stated(published, tmp_path):
     assert found.frames.filter == frames.get("interpolation", "bicubic")
     if "mean" in frames:
         assert list(found.frames.mean) == frames["mean"]
-    cleaned = (tmp_path / "ours" / CONFIG).exists()
+    cleaned = CLEANING in tokenizer_settings(tmp_path / "ours")
     assert cleaned == (size.loss == "sigmoid")
     # Control: without its config the activation of a SigLIP is asked for.
     (folder / "open_clip_config.json").unlink()

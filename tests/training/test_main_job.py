@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_order_blind_methods_cannot_tell_twins(finished):
 
 @pytest.mark.slow
 def test_the_same_command_goes_on_and_ends_with_the_same_bits(
-    finished, data_dir, tmp_path, monkeypatch
+    finished, data_dir, tmp_path, monkeypatch, capsys
 ):
     whole, _ = finished
     folder = RunFolder(tmp_path / "broken")
@@ -112,6 +113,10 @@ def test_the_same_command_goes_on_and_ends_with_the_same_bits(
         np.testing.assert_array_equal(ours[name], value)
     steps = [line["step"] for line in read_metrics(folder) if "loss" in line]
     assert steps == list(range(1, 7))
+    # Each model has a row with its own name in the table.
+    shown, told = capsys.readouterr().out, json.loads(folder.results.read_text())
+    for name in (told["method"], *told["compared_with"]):
+        assert len(re.findall(rf"^ *{name} +[0-9.]+ ", shown, re.M)) == 1, name
 
 
 @pytest.mark.slow

@@ -145,8 +145,6 @@ def _show(run: Run, scores: Scores, clock: _Clock) -> None:
         t2v, v2t = figures["t2v"], figures["v2t"]
         cells = [t2v["R@1"], t2v["R@5"], t2v["R@10"], t2v["MdR"], v2t["R@1"]]
         cells += [both_ways(figures[order]) for order in ORDERS if order in figures]
-        # As the other tables call it.
-        name = name if name == run.config.method else "untuned"
         rows.append([name, *(f"{cell:.1f}" for cell in cells)])
     columns = ["", "t2v R@1", "R@5", "R@10", "MdR", "v2t R@1", "twins", "same end"]
     title = f"{run.config.dataset}, test split, {len(rows)} models"

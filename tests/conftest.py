@@ -30,6 +30,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from data_pipelines.console.terminal import quiet_libraries
+from vop_jax.runtime.startup import LEAST_SECONDS
+from vop_jax.runtime.startup import VARIABLE as CACHE
 
 quiet_libraries()
 # PyTorch imports Triton where it is installed; both its library and XLA's hold LLVM,
@@ -39,11 +41,10 @@ sys.modules["triton"] = None  # pyright: ignore[reportArgumentType]
 _STARTED = time.monotonic()
 # What one test has compiled, the next one takes: all workers and all commands that they
 # start share a folder, which goes when the tests are over.
-_CACHE = "JAX_COMPILATION_CACHE_DIR"
 _IS_FIRST = "PYTEST_XDIST_WORKER" not in os.environ
 if _IS_FIRST:
-    os.environ[_CACHE] = tempfile.mkdtemp(prefix="vop_jax-tests-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    os.environ[CACHE] = tempfile.mkdtemp(prefix="vop_jax-tests-")
+    os.environ[LEAST_SECONDS] = "0.2"
 
 
 @pytest.fixture(autouse=True)
@@ -82,4 +83,4 @@ def pytest_runtest_setup(item):
 
 def pytest_unconfigure():
     if _IS_FIRST:
-        shutil.rmtree(os.environ[_CACHE], ignore_errors=True)
+        shutil.rmtree(os.environ[CACHE], ignore_errors=True)

@@ -38,7 +38,6 @@ from vop_jax.scoring.ties import TIES
 if TYPE_CHECKING:
     from data_pipelines.feeding.loading import Data
     from vop_jax.api import Model
-    from vop_jax.runtime.run_folder import RunFolder
     from vop_jax.scoring.evaluation import Evaluation
 
 # The flags that need a matrix, and those that need a model.
@@ -258,7 +257,8 @@ def model_evaluation(given: argparse.Namespace) -> "Evaluation":
     # The training split cannot be the bank of its own queries.
     banked = wanted > 0 and split != "train"
     splits = [split, "train"] if banked else [split]
-    data = _model_data(given, folder, dataset, splits, model)
+    where = dataset, given.data_dir or folder.find_data(dataset)
+    data = _model_data(given, config, where, splits, model)
     warn_of_difference(folder.read_results().get("data"), data.provenance)
 
     # The similarities of the split and of the bank.
@@ -335,8 +335,8 @@ def _dataset_of(given: argparse.Namespace, config: dict[str, Any]) -> str:
 
 def _model_data(
     given: argparse.Namespace,
-    folder: "RunFolder",
-    dataset: str,
+    config: dict[str, Any],
+    where: tuple[str, str],
     splits: list[str],
     model: "Model",
 ) -> "Data":
@@ -345,13 +345,11 @@ def _model_data(
     from vop_jax.runtime.processes import main_first
     from vop_jax.weights.frame_recipes import resizing_of
 
-    config = folder.read_config() if folder.is_run() else {}
     num_frames = given.num_frames or config.get("num_frames")
     if num_frames is None:
-        num_frames = find_dataset(dataset).num_frames
+        num_frames = find_dataset(where[0]).num_frames
         num_frames = model.num_frames if model.metadata else num_frames
     model.check_frames(num_frames)
-    where = dataset, given.data_dir or folder.find_data(dataset)
     resizing = resizing_of(model.backbone.size)
     render_missing(*where, num_frames, model.image_size, resizing, once=main_first)
     return load_data(

@@ -93,7 +93,7 @@ def model_of(
 
 
 def _index(flags: argparse.Namespace) -> int:
-    from vop_jax.index.listing import existing_folder, list_videos
+    from vop_jax.index.listing import check_holds_videos, existing_folder
     from vop_jax.index.location import place_of
     from vop_jax.index.path_text import with_bytes
     from vop_jax.index.shards import Shard, parse_shard
@@ -118,7 +118,7 @@ def _index(flags: argparse.Namespace) -> int:
             same = flags.moment_seconds, flags.cut
             index.meta.check_same(folder, *same, index.path)
         else:
-            list_videos(folder)
+            check_holds_videos(folder)
         model = load_model(checkpoint, dtype=index.dtype if began else "auto")
         summary = index.update(
             model,

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from tiers import slow
 
 import vop_jax
 from data_pipelines.console.errors import UserError
@@ -45,9 +46,7 @@ QUICK = (None, "vop", "full", "dgl_transformer")
 TRAINED = [name for name, row in METHODS.items() if row.trained and name not in QUICK]
 
 
-@pytest.mark.parametrize(
-    "method", [*QUICK, *(pytest.param(x, marks=pytest.mark.slow) for x in TRAINED)]
-)
+@pytest.mark.parametrize("method", [*QUICK, *map(slow, TRAINED)])
 def test_each_tower_embeds_as_both_do(whole, tmp_path, method):
     tuned = method and tuned_file(tmp_path / "tuned.safetensors", whole, method)
     both, video, text = (

@@ -1,6 +1,7 @@
 """The shipped backbones know what is where, and nothing of order."""
 
 import pytest
+from tiers import slow
 
 from data_pipelines.console.errors import UserError
 from vop_jax.demo import small_clip
@@ -12,7 +13,7 @@ from vop_jax.weights.locate import EMBEDDED
 
 @pytest.fixture(
     scope="module",
-    params=["demo", pytest.param("demo_siglip", marks=pytest.mark.slow)],
+    params=["demo", slow("demo_siglip")],
 )
 def accuracy(request):
     return measure(EMBEDDED[request.param])

@@ -12,6 +12,7 @@ import urllib.parse
 import urllib.request
 
 import pytest
+from tiers import slow
 
 _MOTO = """
 import sys
@@ -185,7 +186,7 @@ def _error(code, message):
     return code, {"Content-Type": "application/json"}, content
 
 
-@pytest.fixture(params=[Google, pytest.param(S3, marks=pytest.mark.slow)])
+@pytest.fixture(params=[Google, slow(S3)])
 def object_store(request, monkeypatch):
     """A bucket; `place` is its URI."""
     server = request.param()

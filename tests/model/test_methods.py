@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tiers import slow
 
 from vop_jax.devices.config import MeshConfig
 from vop_jax.devices.mesh import make_mesh
@@ -101,19 +102,16 @@ def test_a_new_backbone_leaf_must_be_decided_about():
 
 @pytest.mark.parametrize(
     "name",
-    ["vop"]
-    + [
-        pytest.param(name, marks=pytest.mark.slow)
-        for name in (
-            "partial",
-            "bias",
-            "ivfusion",
-            "discovla",
-            "dgl_linear",
-            "dgl_transformer",
-            "tempme",
-            "mv_adapter",
-        )
+    [
+        "vop",
+        slow("partial"),
+        slow("bias"),
+        slow("ivfusion"),
+        slow("discovla"),
+        slow("dgl_linear"),
+        slow("dgl_transformer"),
+        slow("tempme"),
+        slow("mv_adapter"),
     ],
 )
 def test_only_the_trained_leaves_change(name):

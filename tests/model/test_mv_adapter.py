@@ -12,7 +12,7 @@ from fusion_problem import problem, random_ids, reference_gradient, step_gradien
 from refusals import check_fit
 from small_families import FAMILIES
 from small_sizes import long, small
-from tiers import by_hand
+from tiers import by_hand, slow
 
 from data_pipelines.console.errors import UserError
 from vop_jax.devices.config import MeshConfig
@@ -206,7 +206,7 @@ BLOCK = {
     ("words", "count"),
     [
         (32, 3_325_696),
-        pytest.param(77, 3_360_256, marks=pytest.mark.slow),
+        slow(77, 3_360_256),
     ],
 )
 def test_what_is_trained_on_vit_b32(words, count):

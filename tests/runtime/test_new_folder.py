@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tiers import slow_except
 
 from data_pipelines.console.errors import UserError
 from vop_jax.runtime.new_folder import new_folder
@@ -57,9 +58,7 @@ def converting(output, code=CONVERT, to=TARGETS[0], source=BACKBONE):
     )
 
 
-@pytest.mark.parametrize(
-    "to", [TARGETS[0], *(pytest.param(x, marks=pytest.mark.slow) for x in TARGETS[1:])]
-)
+@pytest.mark.parametrize("to", slow_except(TARGETS, TARGETS[0]))
 def test_a_full_disk_is_one_line_and_leaves_nothing(clip, tmp_path, to):
     output = tmp_path / "new" / "clip"
     full = converting(output, SMALL.format(limit=100_000), to, clip)

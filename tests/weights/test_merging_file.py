@@ -8,6 +8,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 from small_families import FAMILIES
+from tiers import slow
 
 from data_pipelines.console.errors import UserError
 from vop_jax.api import load
@@ -24,10 +25,6 @@ from vop_jax.weights.tuned_metadata import MERGED, metadata_of
 SIZE = SIZES["demo"]
 LORA = {f"lora.{tower}.{x}" for tower in ("vision", "text") for x in "AB"}
 TWELVE = PromptConfig(lora_rank=2, merge_layers=3)
-
-
-def slow(*case):
-    return pytest.param(*case, marks=pytest.mark.slow)
 
 
 def save(path, config, sha256=None, size=SIZE):

@@ -8,6 +8,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 from small_families import FAMILIES
+from tiers import slow
 
 from data_pipelines.console.errors import UserError
 from vop_jax.model.clip.families import SIZES
@@ -98,10 +99,6 @@ def first_layers(named):
 
 def renamed(old, new):
     return lambda named: {k.replace(old, new): x for k, x in named.items()}
-
-
-def slow(*case):
-    return pytest.param(*case, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,6 +66,39 @@ def list_videos(root: Path) -> Listing:
         UserError: the folder itself cannot be read, or holds no video.
     """
     found = Listing([], [], [])
+    for entry, path in _files(root, found.closed):
+        _add_file(entry, path, found)
+    _check_videos(root, found)
+    return Listing(sorted(found.videos), sorted(found.others), sorted(found.closed))
+
+
+def check_holds_videos(root: Path) -> None:
+    """Checks that `list_videos` lists a folder; reads no further than the first video.
+
+    Raises:
+        UserError: as there.
+    """
+    found = Listing([], [], [])
+    for entry, path in _files(root, found.closed):
+        _add_file(entry, path, found)
+        if found.videos:
+            break
+    _check_videos(root, found)
+
+
+def _check_videos(root: Path, found: Listing) -> None:
+    if not found.videos:
+        raise UserError(f"{root} holds no video; use another --videos")
+
+
+def _files(root: Path, closed: list[Unreadable]) -> Iterator[tuple[os.DirEntry, str]]:
+    """What is below a folder and no folder, with its path relative to it.
+
+    Folders that cannot be read are added to `closed`.
+
+    Raises:
+        UserError: the folder itself cannot be read.
+    """
     seen: set[tuple[int, int]] = set()
     # Links to folders are followed after the tree itself, so that a folder that is
     # reachable in both ways is listed under its own name.
@@ -79,17 +113,14 @@ def list_videos(root: Path) -> Listing:
                 note = error.strerror or str(error)
                 if not folder:
                     raise UserError(f"{root} cannot be read ({note})") from None
-                found.closed.append(Unreadable(folder, "unreadable", note))
+                closed.append(Unreadable(folder, "unreadable", note))
                 continue
             for entry in entries:
                 path = os.path.join(folder, entry.name)
                 if _is_folder(entry):
                     (linked if entry.is_symlink() else folders).append(path)
                 else:
-                    _add_file(entry, path, found)
-    if not found.videos:
-        raise UserError(f"{root} holds no video; use another --videos")
-    return Listing(sorted(found.videos), sorted(found.others), sorted(found.closed))
+                    yield entry, path
 
 
 def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[os.DirEntry]:

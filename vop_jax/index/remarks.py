@@ -34,11 +34,9 @@ def remarked(
         remark = tokenizer.remark(query.text) if query.text else ""
         if remark:
             said.setdefault(remark, []).append(shortened(query.text))
-        answers.append(
-            _all_weak(answer)
-            if query.text and not tokenizer.knows_any(query.text)
-            else answer
-        )
+            if not tokenizer.knows_any(query.text):
+                answer = _all_weak(answer)
+        answers.append(answer)
     # With one query there is no doubt which one is meant.
     remarks = [
         f"{', '.join(dict.fromkeys(texts))}: {remark}" if len(queries) > 1 else remark

@@ -11,7 +11,7 @@ from pathlib import Path
 from data_pipelines.console.terminal import quiet_libraries
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
-_LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 # Packages with which JAX uses an accelerator.
 _ACCELERATORS = ("libtpu", "jax_plugins")
 # Options of glibc's `mallopt` (malloc.h): number and value.
@@ -50,7 +50,7 @@ def keep_programs() -> None:
         if not os.access(folder, os.W_OK):
             return
         os.environ[VARIABLE] = str(folder)
-    least = os.environ.setdefault(_LEAST_SECONDS, "0")
+    least = os.environ.setdefault(LEAST_SECONDS, "0")
     if "jax" in sys.modules:
         import jax
 

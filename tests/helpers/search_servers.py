@@ -74,3 +74,10 @@ def together(count, function):
         thread.join()
     assert len(answers) == count
     return answers
+
+
+def page(server, path):
+    """Status and text of an address that answers with a page."""
+    status, headers, content = ask(server, path)
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
+    return status, content.decode()

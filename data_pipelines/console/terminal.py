@@ -120,7 +120,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     _print(buffer.getvalue().rstrip("\n"))
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Seconds as `9 s`, `1:02` or `1:00:02`."""
     whole = round(max(seconds, 0))
     minutes, left = divmod(whole, 60)
@@ -171,11 +171,11 @@ class Bar:
             f"{self._name} {pace.done:,.0f}/{pace.total:,.0f}",
             f"{pace.rate():,.1f} {self._unit}/s",
             self._shown(),
-            _clock(pace.elapsed()),
+            clock(pace.elapsed()),
         ]
         left = pace.seconds_left()
         if left is not None:
-            parts.append(f"{_clock(left)} left")
+            parts.append(f"{clock(left)} left")
         line = ", ".join(part for part in parts if part)
         print(line, file=sys.stderr, flush=True)
 
